@@ -1,0 +1,27 @@
+"""ComfyUI inside the test process: `import comfy`, `import nodes` and the pack's own nodes work in
+tests here.
+
+On the CPU, and with its folders in a temporary place: nothing is written into the ComfyUI under
+test.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from comfyui_location import find_comfyui
+from project_folders import BYTECODE
+
+_comfyui = find_comfyui()
+assert _comfyui is not None, "tests/conftest.py leaves this folder out where there is no ComfyUI"
+sys.pycache_prefix = str(BYTECODE)
+sys.path.insert(0, str(_comfyui))
+
+from comfy.cli_args import args  # noqa: E402 - ComfyUI's folder has just been put on the path
+
+_folders = tempfile.TemporaryDirectory(prefix="calibri-host-")
+args.cpu = True
+args.base_directory = _folders.name
+(Path(_folders.name) / "custom_nodes").mkdir()
