@@ -1,0 +1,142 @@
+"""What one calibration run is, and whether a journal belongs to it."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from .evaluation import Sample, samples
+from .journal import Journal, JournalError
+
+if TYPE_CHECKING:
+    from .coefficients import CoefficientSpace
+
+_BUDGET = ("generations", "max_seconds")
+_LIBRARIES = ("comfyui-calibri", "numpy", "cma", "torch")
+
+
+class RunConfigError(ValueError):
+    """A run's configuration holds a value that cannot work."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What one calibration run is; all of it but the budget stays as it was when the run began.
+
+    The budget is `generations` and `max_seconds`, wall time of the search without the final
+    selection; the search ends with the generation in which the first of them is reached.
+    """
+
+    prompts: tuple[str, ...]
+    """To search on."""
+    validation_prompts: tuple[str, ...]
+    """Held out from the search, at least two."""
+    reward: str
+    """Name of the reward that is maximised."""
+    generations: int
+    seed: int = 0
+    profile: str = "default"
+    bucket_size: int = 16
+    """Images per candidate and generation."""
+    validate_every: int = 10
+    """Generations."""
+    images_per_prompt: int = 1
+    """Of each held-out prompt, in every validation, the selection and the confirmation."""
+    max_seconds: float | None = None
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    """JSON values that say how images are made: model, sampler, steps, cfg, size ..."""
+
+    def __post_init__(self) -> None:
+        for name in ("generations", "bucket_size", "validate_every", "images_per_prompt"):
+            if getattr(self, name) < 1:
+                raise RunConfigError(f"{name} is {getattr(self, name)}: give at least 1.")
+        if not self.prompts:
+            raise RunConfigError("There are no prompts to search on: give at least one.")
+        if len(self.validation_prompts) < 2:
+            raise RunConfigError(
+                f"There are {len(self.validation_prompts)} held-out prompts: give at least two, "
+                "since the gain's interval is taken over prompts."
+            )
+        if shared := set(self.prompts) & set(self.validation_prompts):
+            raise RunConfigError(
+                f"{len(shared)} prompts are both searched on and held out, such as "
+                f"{min(shared)!r}: take them out of one of the two lists."
+            )
+
+    def validation_samples(self) -> tuple[Sample, ...]:
+        """The fixed samples of every validation."""
+        return self._held_out("validation", 0)
+
+    def selection_samples(self, last: int) -> tuple[Sample, ...]:
+        """The samples that pick among the finalists of a search of `last` generations."""
+        return self._held_out("selection", last)
+
+    def confirmation_samples(self, last: int) -> tuple[Sample, ...]:
+        """The samples that measure the pick's gain; also the ones for a before/after grid."""
+        return self._held_out("confirmation", last)
+
+    def _held_out(self, role: str, generation: int) -> tuple[Sample, ...]:
+        # Image by image, so that the first samples are of different prompts.
+        prompts = list(range(len(self.validation_prompts))) * self.images_per_prompt
+        return samples(self.seed, role, generation, prompts)
+
+
+def check_same_run(journal: Journal, config: RunConfig, space: CoefficientSpace) -> bool:
+    """Begin the run in a new journal, or see that the journal's run is this one.
+
+    Returns whether the journal had a run already. Raises JournalError if it is another one.
+    """
+    wanted = _record(config, space)
+    held = journal.config()
+    if held is None:
+        journal.set_config(wanted)
+        return False
+    changed = [
+        f"{name} ({_short(held.get(name))}, now {_short(wanted.get(name))})"
+        for name in sorted(held.keys() | wanted.keys())
+        if held.get(name) != wanted.get(name)
+    ]
+    if changed:
+        raise JournalError(
+            f"The journal {journal.path} belongs to a run with other settings: "
+            f"{'; '.join(changed)}. Give this run another name, or restore the settings to go on."
+        )
+    return True
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that a run's numbers depend on."""
+    versions = {"python": platform.python_version()}
+    for library in _LIBRARIES:
+        try:
+            versions[library] = metadata.version(library)
+        except metadata.PackageNotFoundError:
+            continue  # not installed as a distribution: ComfyUI loads this pack by path
+    return versions
+
+
+def _record(config: RunConfig, space: CoefficientSpace) -> dict[str, Any]:
+    """The run's identity as JSON values: all but its budget."""
+    settings = {name: value for name, value in asdict(config).items() if name not in _BUDGET}
+    record: dict[str, Any] = json.loads(
+        json.dumps(
+            {
+                **settings,
+                "family": space.backbone.family,
+                "granularity": space.granularity,
+                "coefficients": space.names,
+            }
+        )
+    )
+    return record
+
+
+def _short(value: object) -> str:
+    if isinstance(value, list):
+        return f"{len(value)} entries"
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

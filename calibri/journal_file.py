@@ -1,0 +1,92 @@
+"""The SQLite file under a journal: its tables, its write lock, its version and its errors."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+SCHEMA_VERSION = 1
+
+_TABLES = {
+    "configuration": "id INTEGER PRIMARY KEY CHECK (id = 1), config TEXT NOT NULL",
+    "evaluations": (
+        "id INTEGER PRIMARY KEY, role TEXT NOT NULL, generation INTEGER NOT NULL, "
+        "candidates INTEGER NOT NULL, vectors BLOB NOT NULL, bucket TEXT NOT NULL, "
+        "UNIQUE (role, generation)"
+    ),
+    # A plan made again after `too_large` images did not fit in memory; the last one counts.
+    "plans": (
+        "id INTEGER PRIMARY KEY, evaluation INTEGER NOT NULL REFERENCES evaluations, "
+        "batches TEXT NOT NULL, too_large INTEGER"
+    ),
+    "results": (
+        "id INTEGER PRIMARY KEY, evaluation INTEGER NOT NULL REFERENCES evaluations, "
+        "batch TEXT NOT NULL, rewards BLOB NOT NULL, seconds REAL NOT NULL"
+    ),
+    "events": (
+        "id INTEGER PRIMARY KEY, time REAL NOT NULL, kind TEXT NOT NULL, detail TEXT NOT NULL"
+    ),
+}
+
+
+class JournalError(RuntimeError):
+    """The journal cannot be opened, written, or continued with what was given."""
+
+
+def connect(path: Path, uri: str) -> sqlite3.Connection:
+    with explained(path):
+        return sqlite3.connect(uri, uri=True, timeout=10, isolation_level=None)
+
+
+def lock_for_writing(path: Path) -> sqlite3.Connection:
+    """Hold the run's write lock: SQLite's lock on an empty file, freed even by kill -9."""
+    lock = connect(path, path.with_name(path.name + ".lock").resolve().as_uri() + "?mode=rwc")
+    try:
+        lock.execute("PRAGMA busy_timeout = 0")
+        lock.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError as error:
+        lock.close()
+        raise JournalError(
+            f"The journal {path} cannot be locked for writing ({error}): another run may be using "
+            "it. Wait for that run or stop it, or give this run another name."
+        ) from error
+    return lock
+
+
+def create_tables(path: Path, database: sqlite3.Connection) -> None:
+    if database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        check_version(path, database)
+        return
+    database.execute("BEGIN IMMEDIATE")
+    for table, columns in _TABLES.items():
+        database.execute(f"CREATE TABLE {table} ({columns})")
+        for change in ("UPDATE", "DELETE"):
+            database.execute(
+                f"CREATE TRIGGER no_{change.lower()}_{table} BEFORE {change} ON {table} "
+                "BEGIN SELECT RAISE(ABORT, 'a journal only grows'); END"
+            )
+    database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    database.execute("COMMIT")
+
+
+def check_version(path: Path, database: sqlite3.Connection) -> None:
+    version = database.execute("PRAGMA user_version").fetchone()[0]
+    if version != SCHEMA_VERSION:
+        raise JournalError(
+            f"The file {path} has journal version {version} and this program reads "
+            f"{SCHEMA_VERSION}: use the version of comfyui-calibri that wrote it, or give this run "
+            "another name."
+        )
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise JournalError(
+            f"The journal {path} cannot be used ({error}): see that it is a calibration journal, "
+            "that its disk has space and that you may write there; what it already holds is kept."
+        ) from error
