@@ -153,7 +153,5 @@ def _object_facts(
             facts.append(thing is not None and thing.size == noun.size)
     if relation is not None:
         a, b = chosen
-        facts.append(
-            a is not None and b is not None and holds(relation, (a.x, a.y), (b.x, b.y))
-        )
+        facts.append(a is not None and b is not None and holds(relation, (a.x, a.y), (b.x, b.y)))
     return facts

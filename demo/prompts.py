@@ -14,7 +14,6 @@ from .scenes import (
     BACKGROUNDS,
     COLOURS,
     NUMBERS,
-    RELATIONS,
     SHAPES,
     SIZES,
     Description,

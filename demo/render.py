@@ -25,7 +25,7 @@ def render(scene: Scene) -> NDArray[np.uint8]:
 def coverage(shape: str, x: float, y: float, radius: float) -> Array:
     """How much of each pixel the shape covers, [64, 64] in 0…1; centre and radius in pixels."""
     dx, dy = _AXIS[None, :] - np.float32(x), _AXIS[:, None] - np.float32(y)
-    return np.clip(0.5 - _distance(shape, dx, dy, np.float32(radius)), 0.0, 1.0)
+    return np.asarray(np.clip(0.5 - _distance(shape, dx, dy, np.float32(radius)), 0.0, 1.0))
 
 
 def _distance(shape: str, dx: Array, dy: Array, r: np.float32) -> Array:
@@ -36,7 +36,7 @@ def _distance(shape: str, dx: Array, dy: Array, r: np.float32) -> Array:
         return np.asarray(np.abs(np.hypot(dx, dy) - 0.76 * r) - 0.24 * r)
     if shape == "square":
         side = np.float32(0.9) * r
-        return np.maximum(np.abs(dx), np.abs(dy)) - side
+        return np.asarray(np.maximum(np.abs(dx), np.abs(dy)) - side)
     if shape == "cross":
         arm, wide = 0.97 * r, 0.32 * r
         upright = np.maximum(np.abs(dx) - wide, np.abs(dy) - arm)
@@ -48,7 +48,7 @@ def _distance(shape: str, dx: Array, dy: Array, r: np.float32) -> Array:
         top = -0.95 * r
         slope = np.hypot(height, half)
         slanted = (np.abs(dx) * height - (dy - top) * half) / slope
-        return np.maximum(slanted, np.abs(dy) - 0.95 * r)
+        return np.asarray(np.maximum(slanted, np.abs(dy) - 0.95 * r))
     if shape == "star":
         return _star(dx, dy, r)
     raise ValueError(f"unknown shape {shape!r}")
