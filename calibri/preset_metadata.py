@@ -1,0 +1,180 @@
+"""What a preset says about itself, and its strict reading from JSON.
+
+A preset file comes from a stranger: each field must be there, of its type, finite and of bounded
+length, and no other field may be. `presets.py` does the file.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sized
+from dataclasses import asdict, dataclass, field
+from typing import Any, NoReturn, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .coefficients import GRANULARITIES
+
+SCHEMA_VERSION = 1
+MAX_TEXT = 1000  # characters
+MAX_ENTRIES = 64  # of sampling settings, rewards, kinds of block
+MAX_BLOCKS = 10_000
+
+Scalar = str | int | float | bool | None
+T = TypeVar("T")
+Entries = TypeVar("Entries", bound=Sized)
+
+
+class MetadataError(ValueError):
+    """A field is missing, unknown or wrong; the message says which, without the file's name."""
+
+
+@dataclass(frozen=True)
+class RewardChange:
+    """One reward's mean on held-out prompts, with plain and with calibrated coefficients."""
+
+    name: str
+    before: float
+    after: float
+    low: float  # 95 % interval of after − before, paired bootstrap
+    high: float
+    samples: int
+    searched: bool  # whether the search raised this reward; False for a judge it never saw
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One calibration's coefficients and where they come from."""
+
+    family: str
+    blocks: Mapping[str, int]  # how many of each kind
+    granularity: str
+    coefficients: Mapping[str, float]  # kept as float32, the precision in which they act
+    title: str = ""
+    base_model: str = ""  # the model's name, for people
+    fingerprint: str = ""  # of the model it was found on
+    licence: str = ""
+    created: str = ""  # ISO 8601
+    sampling: Mapping[str, Scalar] = field(default_factory=dict)  # sampler, steps, cfg …
+    rewards: tuple[RewardChange, ...] = ()
+
+
+def preset_to_json(preset: Preset) -> str:
+    """Everything but the coefficients' values, whose names it keeps in order."""
+    header = asdict(preset)
+    header["coefficients"] = list(preset.coefficients)
+    return json.dumps({"schema": SCHEMA_VERSION, **header})
+
+
+def preset_from_json(text: str, values: NDArray[np.float32]) -> Preset:
+    """The preset of a header and its coefficients' values [1, N]. Raises MetadataError."""
+    try:
+        header = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise MetadataError(f"it is no JSON ({error})") from error
+    header = _typed(header, dict, "the metadata")
+    if header.get("schema") != SCHEMA_VERSION:
+        raise MetadataError(
+            f"its schema is {header.get('schema')!r} where this version of Calibri reads "
+            f"{SCHEMA_VERSION}"
+        )
+    _check_keys(header, {"schema", *Preset.__dataclass_fields__}, "the metadata")
+    blocks = _short(_typed(header["blocks"], dict, "blocks"), "blocks")
+    for kind, count in blocks.items():
+        if not 1 <= _typed(count, int, f"blocks[{kind!r}]") <= MAX_BLOCKS:
+            raise MetadataError(f"blocks[{kind!r}] is {count}")
+    if header["granularity"] not in GRANULARITIES:
+        raise MetadataError(f"granularity is {header['granularity']!r}")
+    sampling = _short(_typed(header["sampling"], dict, "sampling"), "sampling")
+    rewards = _short(_typed(header["rewards"], list, "rewards"), "rewards")
+    return Preset(
+        family=_text(header["family"], "family"),
+        blocks={_text(kind, "blocks"): count for kind, count in blocks.items()},
+        granularity=header["granularity"],
+        coefficients=_coefficients(header["coefficients"], values),
+        title=_text(header["title"], "title"),
+        base_model=_text(header["base_model"], "base_model"),
+        fingerprint=_text(header["fingerprint"], "fingerprint"),
+        licence=_text(header["licence"], "licence"),
+        created=_text(header["created"], "created"),
+        sampling={_text(key, "sampling"): _scalar(value, key) for key, value in sampling.items()},
+        rewards=tuple(_reward(reward) for reward in rewards),
+    )
+
+
+def _coefficients(names: Any, values: NDArray[np.float32]) -> dict[str, float]:
+    names = _typed(names, list, "coefficients")
+    for name in names:
+        _text(name, "coefficients")
+    if len(set(names)) != len(names) or not names:
+        raise MetadataError("the names in coefficients are none or not all different")
+    if values.dtype != np.float32 or values.shape != (1, len(names)):
+        raise MetadataError(
+            f"its coefficients are {values.dtype} of shape {values.shape}, not float32 of shape "
+            f"(1, {len(names)})"
+        )
+    if not np.isfinite(values).all():
+        raise MetadataError("its coefficients are not all finite")
+    return dict(zip(names, values[0].tolist(), strict=True))
+
+
+def _reward(reward: Any) -> RewardChange:
+    reward = _typed(reward, dict, "rewards")
+    _check_keys(reward, set(RewardChange.__dataclass_fields__), "rewards")
+    return RewardChange(
+        name=_text(reward["name"], "rewards.name"),
+        before=_number(reward["before"], "rewards.before"),
+        after=_number(reward["after"], "rewards.after"),
+        low=_number(reward["low"], "rewards.low"),
+        high=_number(reward["high"], "rewards.high"),
+        samples=_typed(reward["samples"], int, "rewards.samples"),
+        searched=_typed(reward["searched"], bool, "rewards.searched"),
+    )
+
+
+def _check_keys(found: Mapping[str, Any], expected: set[str], where: str) -> None:
+    for problem, keys in (("lacks", expected - set(found)), ("has", set(found) - expected)):
+        if keys:
+            unknown = "the unknown " if problem == "has" else ""
+            raise MetadataError(f"{where} {problem} {unknown}{min(keys)[:MAX_TEXT]!r}")
+
+
+def _typed(value: Any, kind: type[T], where: str) -> T:
+    if type(value) is not kind:  # not isinstance: True is no 1
+        raise MetadataError(f"{where} must be of type {kind.__name__}")
+    return value
+
+
+def _text(value: Any, where: str) -> str:
+    text = _typed(value, str, where)
+    if len(text) > MAX_TEXT:
+        raise MetadataError(f"{where} is longer than {MAX_TEXT} characters")
+    return text
+
+
+def _number(value: Any, where: str) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise MetadataError(f"{where} must be a finite number")
+    return float(value)
+
+
+def _scalar(value: Any, key: str) -> Scalar:
+    where = f"sampling[{key!r}]"
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return _text(value, where)
+    number = _number(value, where)
+    return value if isinstance(value, int) else number
+
+
+def _short(entries: Entries, where: str) -> Entries:
+    if len(entries) > MAX_ENTRIES:
+        raise MetadataError(f"{where} has more than {MAX_ENTRIES} entries")
+    return entries
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")

@@ -1,0 +1,196 @@
+"""Presets: calibrated coefficients in a small `.safetensors` file that is safe to open.
+
+The file holds the tensors `coefficients` [M, N] and `weights` [M], float32, and in its metadata the
+JSON of `preset_metadata.py`. M is the number of members of an ensemble; here M is 1.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from .backbones import Backbone, read_backbone
+from .coefficients import CoefficientError, CoefficientSpace, Vector, coefficient_space
+from .preset_metadata import (
+    MetadataError,
+    Preset,
+    RewardChange,
+    preset_from_json,
+    preset_to_json,
+)
+
+__all__ = [
+    "Preset",
+    "PresetError",
+    "RewardChange",
+    "check_preset",
+    "fingerprint",
+    "load_preset",
+    "save_preset",
+]
+
+METADATA_KEY = "calibri"
+# A preset has some kilobytes; a file beyond this is something else.
+MAX_BYTES = 16 * 2**20
+
+
+class PresetError(ValueError):
+    """A preset cannot be read, saved or used on a model."""
+
+
+def save_preset(path: str | os.PathLike[str], preset: Preset, overwrite: bool = False) -> None:
+    """Write `preset` to `path`, completely or not at all.
+
+    Raises PresetError for a preset that `load_preset` would refuse, FileExistsError where `path`
+    exists and `overwrite` is False, OSError where the disk is full or does not let us write.
+    """
+    path = Path(path)
+    try:
+        text = preset_to_json(preset)
+        values = np.array([list(preset.coefficients.values())], dtype=np.float32)
+        preset_from_json(text, values)
+    except (MetadataError, TypeError, ValueError) as error:
+        raise PresetError(
+            f"The preset for {path} is not valid: {error}; mend it before saving."
+        ) from error
+    tensors = {"coefficients": values, "weights": np.ones(1, dtype=np.float32)}
+    data = safetensors.numpy.save(tensors, metadata={METADATA_KEY: text})
+    if path.exists() and not overwrite:
+        raise FileExistsError(
+            f"The preset {path} exists already: choose another name or allow overwriting."
+        )
+    try:
+        _write_atomically(path, data)
+    except OSError as error:
+        mend = "free some space" if error.errno == errno.ENOSPC else "check the folder"
+        raise OSError(
+            f"The preset {path} could not be saved ({error.strerror}): {mend} or save it "
+            "elsewhere; nothing was written."
+        ) from error
+
+
+def load_preset(path: str | os.PathLike[str]) -> Preset:
+    """Read a preset file of any origin. Raises PresetError for anything that should not be so."""
+    path = Path(path)
+    text, tensors = _read_file(path)
+    try:
+        if set(tensors) != {"coefficients", "weights"}:
+            raise MetadataError("it must hold two tensors, coefficients and weights")
+        weights = tensors["weights"]
+        if weights.dtype != np.float32 or weights.shape != tensors["coefficients"].shape[:1]:
+            raise MetadataError("its weights must be float32, one for each member")
+        if weights.shape != (1,) or weights[0] != 1.0:
+            raise MetadataError(
+                f"it is a weighted ensemble of {len(weights)} members, which this version of "
+                "Calibri cannot apply"
+            )
+        return preset_from_json(text, tensors["coefficients"])
+    except MetadataError as error:
+        raise PresetError(
+            f"The preset {path} cannot be used: {error}; update Calibri or choose another preset."
+        ) from error
+
+
+def check_preset(preset: Preset, backbone: Backbone) -> tuple[CoefficientSpace, Vector]:
+    """The preset's coefficient space on this model, and its vector [N] there.
+
+    Raises PresetError for a preset of another family or other block counts, and for coefficients
+    that are not this space's or out of its bounds.
+    """
+    wanted = _describe(preset.family, preset.blocks)
+    found = _describe(backbone.family, backbone.blocks)
+    if wanted != found:
+        raise PresetError(
+            f"The preset is for {wanted} but the model is {found}: "
+            "choose a preset that was found on this kind of model."
+        )
+    try:
+        space = coefficient_space(backbone, preset.granularity)
+        return space, space.vector(preset.coefficients)
+    except CoefficientError as error:
+        raise PresetError(f"The preset does not fit the model: {error}") from error
+
+
+def fingerprint(model: nn.Module) -> str:
+    """A hash of the norms and biases in the first and last block of each kind of a DiT.
+
+    The same in other precisions of a model if they keep these vectors in bfloat16 or better, as fp8
+    and GGUF files often do. Another fingerprint means "perhaps another model", no more.
+    """
+    backbone = read_backbone(model)
+    ends = {
+        ".".join(tap.module.split(".")[:2])
+        for tap in backbone.taps
+        if tap.index in (0, backbone.blocks[tap.block] - 1)
+    }
+    digests = [
+        hashlib.sha256(_bfloat16_bytes(parameter)).digest()
+        for block in ends
+        for parameter in model.get_submodule(block).parameters()
+        if parameter.ndim == 1 and parameter.is_floating_point()
+    ]
+    # Sorted, because ComfyUI versions differ in the order of a block's modules.
+    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()[:32]
+
+
+def _bfloat16_bytes(vector: torch.Tensor) -> bytes:
+    data: bytes = vector.detach().to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes()
+    return data
+
+
+def _describe(family: str, blocks: Mapping[str, int]) -> str:
+    return f"{family} with " + " and ".join(f"{blocks[kind]} {kind}" for kind in sorted(blocks))
+
+
+def _read_file(path: Path) -> tuple[str, dict[str, NDArray[Any]]]:
+    """The JSON and the tensors of a file that claims to be a preset."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise PresetError(
+                f"The file {path} is too large for a preset: choose a file made by Calibri."
+            )
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except OSError as error:
+        raise PresetError(
+            f"The preset {path} cannot be opened ({error.strerror or error}): "
+            "check its name and folder."
+        ) from error
+    except (safetensors.SafetensorError, TypeError, AttributeError) as error:
+        raise PresetError(
+            f"The preset {path} is truncated or no .safetensors file ({error}): "
+            "download it again or choose another."
+        ) from error
+    if METADATA_KEY not in metadata:
+        raise PresetError(
+            f"The file {path} is no Calibri preset, it lacks the metadata of one: "
+            "choose a file made by Calibri."
+        )
+    return metadata[METADATA_KEY], tensors
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)  # mkstemp's files are for their owner alone
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

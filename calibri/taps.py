@@ -1,0 +1,139 @@
+"""Gains on a backbone's taps for the length of a model call, one set of gains per sample.
+
+For the call, each tapped module's `forward` is replaced by one that multiplies chunks of the
+module's output. Nothing is written into weights, so LoRAs, offloaded and quantised weights are
+untouched, and `torch.compile` sees the change, which it does not for forward hooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .backbones import Backbone, Tap
+
+
+class GainTaps:
+    """The taps of one module. Its owner keeps it: a copy of the module needs taps of its own.
+
+    A model is called by one thread at a time; two GainTaps on one module multiply.
+    """
+
+    def __init__(self, model: nn.Module, backbone: Backbone) -> None:
+        self._count = len(backbone.taps)
+        taps_of: dict[str, list[int]] = {}
+        for position, tap in enumerate(backbone.taps):
+            taps_of.setdefault(tap.module, []).append(position)
+        self._modules: list[_TappedModule] = []
+        columns = [0] * self._count  # for each tap, its column among all modules' chunks
+        width = 0
+        for path, positions in taps_of.items():
+            taps = [backbone.taps[position] for position in positions]
+            for position, tap in zip(positions, taps, strict=True):
+                columns[position] = width + tap.chunk
+            chunks = _chunks_of(taps)
+            self._modules.append(_TappedModule(model.get_submodule(path), chunks))
+            width += chunks
+        self._columns = torch.tensor(columns)
+        self._width = width
+        self._active = False
+
+    @contextmanager
+    def scaled(self, gains: Tensor) -> Iterator[None]:
+        """Within it, calls of the model have each branch multiplied by its gain.
+
+        `gains` is [B, T], a row per sample and a column per tap, on the device the model computes
+        on. B is 1, or the number of samples in a call; a tapped tensor may hold the samples several
+        times over (x, then x again at another timestep). A gain of 1 changes no bit: the product is
+        formed in float32 or better and rounded to the output's dtype.
+
+        Raises ValueError for gains of another shape, and RuntimeError when entered twice.
+        """
+        if gains.ndim != 2 or gains.shape[1] != self._count:
+            raise ValueError(
+                f"The gains have shape {tuple(gains.shape)} but the model has {self._count} taps: "
+                f"pass a tensor of shape (samples, {self._count})."
+            )
+        if self._active:
+            raise RuntimeError(
+                "The taps already scale a call of this model: leave that one first, or multiply "
+                "both gains and scale once."
+            )
+        # Once per call of the whole model, for all its modules: chunks that are no gate get 1.
+        if self._columns.device != gains.device:
+            self._columns = self._columns.to(gains.device)
+        gains = gains.to(torch.float32)
+        factors = gains.new_ones(gains.shape[0], self._width).index_copy(1, self._columns, gains)
+        per_module = torch.split(factors, [tapped.chunks for tapped in self._modules], dim=1)
+        self._active = True
+        entered: list[_TappedModule] = []
+        try:
+            for tapped, factor in zip(self._modules, per_module, strict=True):
+                entered.append(tapped)
+                tapped.enter(factor)
+            yield
+        finally:
+            for tapped in entered:
+                tapped.leave()
+            self._active = False
+
+
+class _TappedModule:
+    """One module and the forward that stands in for its own."""
+
+    def __init__(self, module: nn.Module, chunks: int) -> None:
+        self.module = module
+        self.chunks = chunks
+        self.factor: Tensor | None = None  # [B, chunks] float32 during a call
+        self.original: Callable[..., Tensor] = module.forward
+        # One object for the module's life: torch.compile recognises it and does not compile again.
+        self._forward = self.forward
+        self._own_forward: Any = None
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The module's output [rows, ..., chunks * H] with each chunk multiplied by its factor."""
+        output = self.original(*args, **kwargs)
+        factor = self.factor
+        if factor is None:
+            return output  # another pack kept this forward longer than the call
+        rows, samples = output.shape[0], factor.shape[0]
+        if samples not in (1, rows):
+            if rows % samples:
+                raise ValueError(
+                    f"The model runs {rows} samples at once but has gains for {samples}: "
+                    "pass one row of gains, or one for each sample."
+                )
+            factor = factor.repeat(rows // samples, 1)
+        axes = (1,) * (output.ndim - 2)
+        factor = factor.to(output.device).view(-1, *axes, self.chunks, 1)
+        # Type promotion makes the product float32 for half-precision outputs.
+        product = output.reshape(*output.shape[:-1], self.chunks, -1) * factor
+        return product.flatten(-2).to(output.dtype)
+
+    def enter(self, factor: Tensor) -> None:
+        # An instance's forward, put there by another pack, is the original and comes back after.
+        # Through __dict__, because nn.Module's attributes cost microseconds per module and call.
+        self._own_forward = self.module.__dict__.get("forward")
+        self.original = self.module.forward
+        self.factor = factor
+        self.module.__dict__["forward"] = self._forward
+
+    def leave(self) -> None:
+        self.factor = None
+        if self.module.__dict__.get("forward") is not self._forward:
+            return  # interrupted before it was in place
+        if self._own_forward is None:
+            del self.module.__dict__["forward"]
+        else:
+            self.module.__dict__["forward"] = self._own_forward
+        self._own_forward = None
+
+
+def _chunks_of(taps: Sequence[Tap]) -> int:
+    """How many chunks the output of the taps' module has; a backbone that disagrees is a bug."""
+    (chunks,) = {tap.chunks for tap in taps}
+    return chunks
