@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from project_folders import ROOT, link_folder, quiet_bytecode
+from project_folders import ROOT, environment_variables, link_folder
 from setup_error import SetupError
 
 PACK = "comfyui-calibri"
@@ -89,7 +89,7 @@ class ComfyServer:
             self.process = subprocess.Popen(
                 self._command(),
                 cwd=self.comfyui,
-                env=quiet_bytecode({**os.environ, "PYTHONUNBUFFERED": "1"}),
+                env=environment_variables(PYTHONUNBUFFERED="1"),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -119,7 +119,7 @@ class ComfyServer:
 
     def import_seconds(self) -> float:
         """What the pack cost at start-up, from ComfyUI's "Import times for custom nodes"."""
-        found = re.search(rf"^\s*([\d.]+) seconds: .*{PACK}\s*$", self.read_log(), re.MULTILINE)
+        found = re.search(rf"([\d.]+) seconds: .*{PACK}\s*$", self.read_log(), re.MULTILINE)
         if found is None:
             raise SetupError(f"ComfyUI did not load the pack; its log is {self.log}.")
         return float(found.group(1))

@@ -12,12 +12,31 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from progress import say, step
 from project_folders import LOGS, RUN
 from python_environment import make_environment
 from setup_error import SetupError
 
 DEFAULT = Path.home() / "comfy" / "ComfyUI"
 OLDEST_SUPPORTED = "0.3.64"  # as in pyproject.toml, [tool.comfy]
+
+
+class NotInstalledError(SetupError):
+    """There is no ComfyUI and none could be installed."""
+
+
+def find_or_install_comfyui() -> Path:
+    """The root folder of the ComfyUI to use, telling the terminal where it is.
+
+    SetupError if COMFYUI_PATH names something else, NotInstalledError if there is none to be had.
+    """
+    with step("ComfyUI: looking for it"):
+        found = find_comfyui()
+        say(f"    {found or 'none on this machine'}")
+    if found is not None:
+        return found
+    with step(f"ComfyUI: installing it into {DEFAULT} (minutes)"):
+        return install_comfyui()
 
 
 def holds_comfyui(folder: Path) -> bool:
@@ -59,7 +78,7 @@ def install_comfyui() -> Path:
     """Install ComfyUI's latest release into comfy-cli's default folder and return that folder.
 
     comfy-cli makes a complete ComfyUI with an environment of its own, ready for `comfy launch`.
-    SetupError if it cannot, most often because GitHub cannot be reached.
+    NotInstalledError if it cannot, most often because GitHub cannot be reached.
     """
     python = make_environment(RUN / "comfy-cli", ["comfy-cli"], "comfy-cli")
     command = [str(python), "-m", "comfy_cli", "--skip-prompt", f"--workspace={DEFAULT}", "install"]
@@ -76,7 +95,7 @@ def install_comfyui() -> Path:
             stderr=subprocess.STDOUT,
         )
     if done.returncode != 0 or not holds_comfyui(DEFAULT):
-        raise SetupError(
+        raise NotInstalledError(
             f"comfy-cli could not install ComfyUI into {DEFAULT} (its words are in {log}): "
             "connect to the internet and run this again, or set COMFYUI_PATH to a ComfyUI folder."
         )

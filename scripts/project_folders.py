@@ -40,6 +40,7 @@ def remove_link(link: Path) -> None:
         os.rmdir(link)  # a junction; a real folder with files in it is refused
 
 
-def quiet_bytecode(environment: dict[str, str]) -> dict[str, str]:
-    """`environment` with Python's .pyc files sent to .run instead of the folders they belong to."""
-    return {**environment, "PYTHONPYCACHEPREFIX": str(BYTECODE)}
+def environment_variables(**added: str) -> dict[str, str]:
+    """This process's variables and `added`, for a child whose Python writes its .pyc files into
+    .run instead of into the folders they belong to."""
+    return {**os.environ, **added, "PYTHONPYCACHEPREFIX": str(BYTECODE)}

@@ -15,13 +15,13 @@ from pathlib import Path
 
 from comfyui_location import (
     OLDEST_SUPPORTED,
-    find_comfyui,
+    NotInstalledError,
     find_oldest_comfyui,
-    install_comfyui,
+    find_or_install_comfyui,
     oldest_default,
 )
 from progress import say, step
-from project_folders import ROOT, RUN, link_folder, quiet_bytecode
+from project_folders import ROOT, RUN, environment_variables, link_folder
 from python_environment import project_environment
 from setup_error import SetupError
 
@@ -70,17 +70,12 @@ def run_tiers(tiers: Sequence[str], pytest_options: Sequence[str]) -> int:
 
 
 def _set_up(pytest_options: Sequence[str]) -> Machine:
-    no_comfyui = ""
-    with step("ComfyUI: looking for it"):
-        comfyui = find_comfyui()
-        say(f"    {comfyui or 'none on this machine'}")
-    if comfyui is None:
-        try:
-            with step("ComfyUI: installing it with comfy-cli"):
-                comfyui = install_comfyui()
-        except SetupError as error:
-            no_comfyui = str(error)
-            say(f"    {error}")
+    comfyui, no_comfyui = None, ""
+    try:
+        comfyui = find_or_install_comfyui()
+    except NotInstalledError as error:
+        no_comfyui = str(error)
+        say(f"    {error}")
     with step(f"Python environment: {ROOT / '.venv'}"):
         python = project_environment(ROOT / ".venv", comfyui, ["test", "browser", "lint"])
     return Machine(python, comfyui, pytest_options, no_comfyui)
@@ -90,7 +85,7 @@ def _lint(machine: Machine) -> tuple[str, str]:
     # mypy follows the files themselves, so it needs a folder with the package's name.
     link_folder(RUN / "packages" / "comfyui_calibri", ROOT)
     failed = [
-        command[0]
+        " ".join(command)
         for command in (["ruff", "check"], ["ruff", "format", "--check"], ["mypy"])
         if subprocess.run([machine.python, "-m", *command], cwd=ROOT).returncode != 0
     ]
@@ -154,7 +149,7 @@ def _pytest(
     own = [f"--junitxml={report}", f"--basetemp={RUN / 'tests' / tier}", "--durations=5"]
     (RUN / "tests").mkdir(exist_ok=True)
     command = [str(python), "-m", "pytest", *arguments, *own]
-    variables = quiet_bytecode({**os.environ, **(environment or {})})
+    variables = environment_variables(**(environment or {}))
     code = subprocess.run(command, cwd=ROOT, env=variables).returncode
     if code not in (0, 5) or not report.exists():
         return "failed", f"pytest ended with code {code}"
