@@ -70,6 +70,8 @@ class Outcome:
     after: Interval
     gain: Interval
     finalists: tuple[Finalist, ...]
+    history: tuple[GenerationSummary, ...]
+    """Every generation, those of earlier sessions included."""
 
 
 def calibrate(
@@ -133,6 +135,7 @@ class _Run:
         self._seconds = 0.0
         self._means: dict[int, Floats] = {0: space.identity}
         self._validation: dict[int, float] = {}
+        self._history: list[GenerationSummary] = []
 
     def search(self) -> int:
         """Run the search to the end of its budget; returns its last generation."""
@@ -156,21 +159,21 @@ class _Run:
             self._means[generation] = search.mean.copy()
             if generation % config.validate_every == 0:
                 self._validate(generation)
+            summary = GenerationSummary(
+                generation=generation,
+                generations=config.generations,
+                mean=float(rewards.mean()),
+                std=float(rewards.std()),
+                best=float(rewards.max()),
+                worst=float(rewards.min()),
+                sigma=sigma,
+                vector=self._means[generation],
+                validation=self._validation.get(generation),
+                seconds=evaluated.seconds,
+            )
+            self._history.append(summary)
             if self._on_generation is not None and (known is None or known.pending):
-                self._on_generation(
-                    GenerationSummary(
-                        generation=generation,
-                        generations=config.generations,
-                        mean=float(rewards.mean()),
-                        std=float(rewards.std()),
-                        best=float(rewards.max()),
-                        worst=float(rewards.min()),
-                        sigma=sigma,
-                        vector=self._means[generation],
-                        validation=self._validation.get(generation),
-                        seconds=evaluated.seconds,
-                    )
-                )
+                self._on_generation(summary)
         if generation not in self._validation:
             self._validate(generation)
         return generation
@@ -204,6 +207,7 @@ class _Run:
                     generations, selection.vectors, scores, strict=True
                 )
             ),
+            history=tuple(self._history),
         )
 
     def _goes_on(self, generation: int) -> bool:
@@ -223,8 +227,7 @@ class _Run:
     def _evaluate(
         self, role: str, generation: int, vectors: Floats, bucket: tuple[Sample, ...]
     ) -> Evaluation:
-        config = self._config
-        prompts = config.prompts if role == "generation" else config.validation_prompts
+        prompts = self._config.all_prompts
         evaluated = self._runner.evaluate(role, generation, vectors, bucket, prompts)
         self._seconds += evaluated.seconds
         return evaluated

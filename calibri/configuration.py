@@ -67,6 +67,11 @@ class RunConfig:
                 f"{min(shared)!r}: take them out of one of the two lists."
             )
 
+    @property
+    def all_prompts(self) -> tuple[str, ...]:
+        """What `Sample.prompt` indexes: the prompts searched on, then those held out."""
+        return (*self.prompts, *self.validation_prompts)
+
     def validation_samples(self) -> tuple[Sample, ...]:
         """The fixed samples of every validation."""
         return self._held_out("validation", 0)
@@ -81,8 +86,8 @@ class RunConfig:
 
     def _held_out(self, role: str, generation: int) -> tuple[Sample, ...]:
         # Image by image, so that the first samples are of different prompts.
-        prompts = list(range(len(self.validation_prompts))) * self.images_per_prompt
-        return samples(self.seed, role, generation, prompts)
+        held_out = range(len(self.prompts), len(self.all_prompts))
+        return samples(self.seed, role, generation, list(held_out) * self.images_per_prompt)
 
 
 def check_same_run(journal: Journal, config: RunConfig, space: CoefficientSpace) -> bool:

@@ -34,8 +34,8 @@ class BatchTooLargeError(RuntimeError):
 class Sample:
     """One image of a bucket.
 
-    `prompt` indexes the run's prompt list of that role (training or validation prompts); `seed`
-    is below 2**63 and seeds all of the image's noise.
+    `prompt` indexes the run's prompts, those searched on and then those held out
+    (`RunConfig.all_prompts`); `seed` is below 2**63 and seeds all of the image's noise.
     """
 
     prompt: int

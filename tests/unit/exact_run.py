@@ -30,7 +30,7 @@ CONFIG = RunConfig(
     reward="test",
     generations=3,
     seed=11,
-    bucket_size=4,
+    bucket_size=3,
     validate_every=2,
     sampling={"steps": 4},
 )
@@ -43,7 +43,7 @@ class Interrupted(Exception):
 class ExactEvaluator:
     """Rewards that depend on the vector and the seed; stops at the batch number `stop_at`."""
 
-    def __init__(self, batch: int = 10, stop_at: int | None = None, memory: int = 10**9):
+    def __init__(self, batch: int = 13, stop_at: int | None = None, memory: int = 10**9):
         self.batch, self.stop_at, self.memory = batch, stop_at, memory
         self.batches: list[int] = []
 

@@ -47,7 +47,7 @@ def test_stopped_at_each_batch_of_one_run(tmp_path):
             break
         except Interrupted:
             stops += 1
-    assert stops > 20
+    assert stops > 12
     assert same(resumed, outcome)
     with Journal.read(path) as journal:
         kinds = [event.kind for event in journal.events()]
@@ -108,7 +108,7 @@ def test_a_search_that_replays_differently_is_refused(tmp_path, monkeypatch, pro
     config = replace(CONFIG, profile=profile)
     path = tmp_path / "run.sqlite"
     with pytest.raises(Interrupted):
-        run(path, ExactEvaluator(stop_at=15), config)
+        run(path, ExactEvaluator(stop_at=10), config)
 
     class OtherNumbers:
         def __init__(self, bits):

@@ -1,0 +1,130 @@
+"""The report of a calibration: its numbers as JSON, its picture as PNG.
+
+`build_report` gathers the numbers, `figure.py` draws them. Nothing is measured here: all of it is
+in the journal or was computed by `calibrate`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import asdict
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .configuration import library_versions
+from .journal import Journal
+from .selection import bootstrap_interval, prompt_means
+
+if TYPE_CHECKING:
+    from .calibration import Outcome
+    from .coefficients import CoefficientSpace
+
+REPORT_VERSION = 1
+
+
+def build_report(outcome: Outcome, space: CoefficientSpace, journal: Journal) -> dict[str, Any]:
+    """All numbers of a run as JSON values. Rewards are in the reward's own unit.
+
+    Keys: report_version, run (the settings; prompts as counts), before, after, gain (mean, low,
+    high of the 95 % interval over prompts), recommended (generation, coefficients by name),
+    generations, validations, finalists, counts (evaluations, images, seconds), versions.
+    """
+    settings = journal.config() or {}
+    run = {name: value for name, value in settings.items() if name != "coefficients"}
+    for prompts in ("prompts", "validation_prompts"):
+        run[prompts] = len(run.get(prompts, ()))
+    evaluations = journal.evaluations()
+    return {
+        "report_version": REPORT_VERSION,
+        "run": {**run, "generations": outcome.generations},
+        "before": asdict(outcome.before),
+        "after": asdict(outcome.after),
+        "gain": asdict(outcome.gain),
+        "recommended": {
+            "generation": outcome.generation,
+            "coefficients": space.named(outcome.vector),
+        },
+        "generations": [
+            {
+                "generation": summary.generation,
+                "mean": summary.mean,
+                "std": summary.std,
+                "best": summary.best,
+                "worst": summary.worst,
+                "sigma": summary.sigma,
+                "seconds": summary.seconds,
+            }
+            for summary in outcome.history
+        ],
+        "validations": _validations(journal, int(settings.get("seed", 0))),
+        "finalists": [
+            {
+                "generation": finalist.generation,
+                "validation": finalist.validation,
+                "selection": finalist.selection,
+                "recommended": finalist.generation == outcome.generation,
+            }
+            for finalist in outcome.finalists
+        ],
+        "counts": {
+            "evaluations": sum(len(evaluation.vectors) for evaluation in evaluations),
+            "images": sum(evaluation.done for evaluation in evaluations),
+            "seconds": sum(evaluation.seconds for evaluation in evaluations),
+        },
+        "versions": library_versions(),
+    }
+
+
+def _validations(journal: Journal, seed: int) -> list[dict[str, Any]]:
+    """Each validated mean's reward, and its gain over the identity on the same images."""
+    evaluations = sorted(journal.evaluations("validation"), key=lambda e: e.generation)
+    rewards = [prompt_means(e.rewards[0], e.bucket) for e in evaluations]
+    return [
+        {
+            "generation": evaluation.generation,
+            **asdict(bootstrap_interval(reward, seed)),
+            "gain": asdict(bootstrap_interval(reward - rewards[0], seed)),
+        }
+        for evaluation, reward in zip(evaluations, rewards, strict=True)
+    ]
+
+
+def save_report(path: Path | str, report: dict[str, Any]) -> None:
+    """Write a report as JSON; the file is whole or not there. Raises OSError with the mend."""
+    text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
+    _replace_file(Path(path), text.encode())
+
+
+def save_picture(path: Path | str, picture: NDArray[np.uint8]) -> None:
+    """Write a picture [H, W, 3] as PNG; the file is whole or not there. Raises OSError."""
+    from PIL import Image
+
+    data = BytesIO()
+    Image.fromarray(picture).save(data, format="png")
+    _replace_file(Path(path), data.getvalue())
+
+
+def _replace_file(path: Path, data: bytes) -> None:
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except BaseException as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(
+                error.errno,
+                f"The report {path} could not be written ({error.strerror}): free some disk space "
+                "or name another folder; the run itself is kept in its journal.",
+            ) from error
+        raise
