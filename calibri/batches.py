@@ -23,8 +23,8 @@ REPLAY_TOLERANCE = 1e-9
 class BatchRunner:
     """Turns vectors and a bucket into rewards through the journal.
 
-    `prompts` gives each role's prompt texts, `on_result(images)` hears how many images have got
-    their reward, `reward` is the reward's name for messages.
+    `reward` is the reward's name for messages; `on_result(images)` hears of images that have got
+    their reward, also of those that the journal already held.
     """
 
     def __init__(

@@ -36,6 +36,7 @@ class JournalError(RuntimeError):
 
 
 def connect(path: Path, uri: str) -> sqlite3.Connection:
+    """Open the database of a SQLite URI; transactions are begun by hand."""
     with explained(path):
         return sqlite3.connect(uri, uri=True, timeout=10, isolation_level=None)
 
@@ -56,6 +57,7 @@ def lock_for_writing(path: Path) -> sqlite3.Connection:
 
 
 def create_tables(path: Path, database: sqlite3.Connection) -> None:
+    """Make an empty file a journal; raises JournalError for a file that is something else."""
     if database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
         check_version(path, database)
         return
@@ -72,6 +74,7 @@ def create_tables(path: Path, database: sqlite3.Connection) -> None:
 
 
 def check_version(path: Path, database: sqlite3.Connection) -> None:
+    """Raises JournalError for a file of another schema."""
     version = database.execute("PRAGMA user_version").fetchone()[0]
     if version != SCHEMA_VERSION:
         raise JournalError(
@@ -83,6 +86,7 @@ def check_version(path: Path, database: sqlite3.Connection) -> None:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
+    """SQLite's errors within become a JournalError that names the file and the mend."""
     try:
         yield
     except sqlite3.Error as error:

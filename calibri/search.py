@@ -94,7 +94,7 @@ class PaperSearch:
     """CMA-ES as published: sigma 0.25, population 4 + floor(3 ln N), the identity injected once."""
 
     def __init__(self, identity: Floats, lower: Floats, upper: Floats, seed: int) -> None:
-        import cma  # 0.1 s, and only this profile needs it
+        import cma  # slow, since it loads SciPy and pyplot, and only this profile needs it
 
         self.population = 4 + math.floor(3 * math.log(len(identity)))
         random = np.random.Generator(np.random.PCG64(seed))

@@ -163,6 +163,8 @@ def test_noise_is_its_own_in_every_role_and_generation(tmp_path):
     run(tmp_path / "run.sqlite", config=replace(CONFIG, images_per_prompt=2))
     seeds = {}
     for role, generation, _, bucket, _ in rows(tmp_path / "run.sqlite"):
+        held_out = {CONFIG.all_prompts[s.prompt] in CONFIG.validation_prompts for s in bucket}
+        assert held_out == {role != "generation"}
         assert len({sample.seed for sample in bucket}) == len(bucket)
         seeds[role, generation] = {sample.seed for sample in bucket}
     assert seeds["validation", 0] == seeds["validation", 2] == seeds["validation", 3]
