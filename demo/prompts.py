@@ -61,14 +61,19 @@ def _noun_text(noun: Noun) -> str:
     return " ".join(word for word in (article, noun.size, noun.colour, shape) if word)
 
 
+def split_words(prompt: str) -> list[str]:
+    """A prompt's words: lower case, no punctuation, "an", "grey", "the" and "to" made plain."""
+    cleaned = "".join(c if c.isalnum() else " " for c in prompt.lower())
+    synonyms = {"an": "a", "grey": "gray"}
+    return [synonyms.get(word, word) for word in cleaned.split() if word not in ("the", "to")]
+
+
 def parse(prompt: str) -> Description:
     """Read a prompt. Raises PromptError where it is not in the language.
 
     Punctuation, case, "an", "the", "to" and "grey" are forgiven.
     """
-    cleaned = "".join(c if c.isalnum() else " " for c in prompt.lower())
-    synonyms = {"an": "a", "grey": "gray"}
-    words = [synonyms.get(w, w) for w in cleaned.split() if w not in ("the", "to")]
+    words = split_words(prompt)
     for word in words:
         if word not in WORDS:
             raise PromptError(

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .prompts import WORDS
+from .prompts import WORDS, split_words
 
 PAD, BOS, EOS, UNKNOWN = range(4)
 VOCABULARY: tuple[str, ...] = ("<pad>", "<start>", "<end>", "<unknown>", *WORDS)
@@ -20,11 +20,6 @@ LENGTH = 16
 WIDTH = 64
 LAYERS = 2
 HEADS = 2
-
-
-def split_words(text: str) -> list[str]:
-    """Lower-case words of a prompt without punctuation."""
-    return "".join(c if c.isalnum() else " " for c in text.lower()).split()
 
 
 def tokenize(text: str) -> list[int]:

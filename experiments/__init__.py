@@ -1,0 +1,1 @@
+"""Evidence: the scripts that make the tables and figures of docs/."""
