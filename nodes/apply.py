@@ -1,0 +1,90 @@
+"""Apply Calibri: a preset's coefficients on a model."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import torch
+from comfy_api.latest import io
+
+from ..calibri.presets import Preset, check_preset, fingerprint
+from . import sockets
+from .patching import GainLayer, apply_gains, backbone_of, diffusion_model
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+
+
+class CalibriApply(io.ComfyNode):
+    """Scales a model's residual branches by a preset."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CalibriApply",
+            display_name="Apply Calibri",
+            category="Calibri",
+            description="Scales the residual branches of a diffusion transformer by a preset. "
+            "Nothing is written into the weights; several presets in a row multiply.",
+            inputs=[
+                io.Model.Input("model", tooltip="A FLUX.1 or SD3 / SD3.5 model."),
+                sockets.Preset.Input("preset", tooltip="From Load Calibri Preset or Calibrate."),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="0 is the plain model, 1 the preset as it was found.",
+                ),
+                sockets.advanced(
+                    io.Float.Input(
+                        "start_percent",
+                        default=0.0,
+                        min=0.0,
+                        max=1.0,
+                        step=0.001,
+                        tooltip="Where in sampling the preset begins to act.",
+                    )
+                ),
+                sockets.advanced(
+                    io.Float.Input(
+                        "end_percent",
+                        default=1.0,
+                        min=0.0,
+                        max=1.0,
+                        step=0.001,
+                        tooltip="Where in sampling the preset stops acting.",
+                    )
+                ),
+            ],
+            outputs=[io.Model.Output()],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: ModelPatcher,
+        preset: Preset,
+        strength: float,
+        start_percent: float,
+        end_percent: float,
+    ) -> io.NodeOutput:
+        if start_percent >= end_percent:
+            raise ValueError(
+                f"start_percent is {start_percent:g} and end_percent {end_percent:g}, so the "
+                "preset would never act; set start below end, or strength to 0."
+            )
+        space, vector = check_preset(preset, backbone_of(model))
+        if preset.fingerprint not in ("", fingerprint(diffusion_model(model))):
+            logging.warning(
+                "Calibri: the preset %r was found on another model of this family (%s); "
+                "it may help less here.",
+                preset.title,
+                preset.base_model or "not named",
+            )
+        if strength == 0.0:
+            return io.NodeOutput(model.clone())
+        gains = torch.from_numpy(space.expand(space.blend(vector, strength)[None]))
+        return io.NodeOutput(apply_gains(model, GainLayer(gains, start_percent, end_percent)))

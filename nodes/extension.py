@@ -1,0 +1,32 @@
+"""The pack as ComfyUI sees it: its folders and its nodes."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from . import folders
+
+
+class CalibriExtension(ComfyExtension):
+    """Registers the model folders and lists the nodes."""
+
+    async def on_load(self) -> None:
+        folders.register()
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        from .apply import CalibriApply
+        from .calibrate import CalibriCalibrate
+        from .demo import CalibriLoadDemoTextEncoder
+        from .presets import CalibriLoadPreset, CalibriSavePreset
+        from .prompts import CalibriPromptSet
+        from .rewards import CalibriDemoReward
+
+        return [
+            CalibriApply,
+            CalibriCalibrate,
+            CalibriDemoReward,
+            CalibriLoadDemoTextEncoder,
+            CalibriLoadPreset,
+            CalibriPromptSet,
+            CalibriSavePreset,
+        ]

@@ -1,0 +1,91 @@
+"""Presets as files in models/calibri."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+
+from ..calibri.presets import Preset, PresetError, load_preset, save_preset
+from . import folders, sockets
+from .messages import show_on_node
+
+
+class CalibriLoadPreset(io.ComfyNode):
+    """Reads a preset file."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CalibriLoadPreset",
+            display_name="Load Calibri Preset",
+            category="Calibri",
+            description="Loads a preset from models/calibri.",
+            inputs=[
+                io.Combo.Input(
+                    "preset_name",
+                    options=folders.preset_files(),
+                    tooltip="A .safetensors file in models/calibri.",
+                )
+            ],
+            outputs=[sockets.Preset.Output(display_name="preset")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, preset_name: str | None) -> bool | str:
+        if preset_name is None:  # linked; read when it is known
+            return True
+        try:
+            load_preset(folders.preset_path(preset_name))
+        except (PresetError, ValueError, OSError) as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, preset_name: str) -> float:
+        return folders.preset_path(preset_name).stat().st_mtime
+
+    @classmethod
+    def execute(cls, preset_name: str) -> io.NodeOutput:
+        return io.NodeOutput(load_preset(folders.preset_path(preset_name)))
+
+
+class CalibriSavePreset(io.ComfyNode):
+    """Writes a preset file, never over another."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CalibriSavePreset",
+            display_name="Save Calibri Preset",
+            category="Calibri",
+            description="Saves a preset to models/calibri under the next free number.",
+            inputs=[
+                sockets.Preset.Input("preset", tooltip="From Calibrate."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="calibri",
+                    tooltip="The file's name before its number; 'folder/name' makes a folder.",
+                ),
+            ],
+            outputs=[],
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, filename_prefix: str | None) -> bool | str:
+        if filename_prefix is None:  # linked; read when it is known
+            return True
+        try:
+            folders.safe_name(filename_prefix)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(cls, preset: Preset, filename_prefix: str) -> io.NodeOutput:
+        path = folders.new_preset_path(filename_prefix)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_preset(path, preset)
+        text = f"Saved as {path}"
+        show_on_node(cls.hidden, text)
+        return io.NodeOutput(ui=ui.PreviewText(text))

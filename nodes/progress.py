@@ -1,0 +1,67 @@
+"""What a person sees of a running calibration: ComfyUI's progress bar with before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import comfy.model_management
+import comfy.utils
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from ..calibri.calibration import GenerationSummary
+    from ..calibri.coefficients import CoefficientSpace
+    from ..calibri.evaluation import Sample
+    from .sampling import ComfyEvaluator
+
+PREVIEWED = 4  # pictures, each before and after
+PREVIEW_SIDE = 512  # pixels of the preview's longer side
+
+
+class Progress:
+    """Counts images on the progress bar and previews the search's mean after each generation.
+
+    `samples` are the pictures shown: the plain model's above, the calibrated model's below.
+    """
+
+    def __init__(
+        self, evaluator: ComfyEvaluator, space: CoefficientSpace, samples: Sequence[Sample]
+    ) -> None:
+        self._evaluator, self._space = evaluator, space
+        self._samples = samples[:PREVIEWED]
+        self._bar = comfy.utils.ProgressBar(1)
+        self._before: np.ndarray | None = None
+        self._done, self._total = 0, 1
+
+    def on_batch(self, done: int, total: int) -> None:
+        """Count; also a point where Cancel takes effect."""
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        self._done, self._total = done, total
+        self._bar.update_absolute(done, total)
+
+    def on_generation(self, summary: GenerationSummary) -> None:
+        """Preview the search's mean as it stands."""
+        if self._before is None:
+            self._before = self._evaluator.images(self._space.identity[None], self._samples)[0]
+        after = self._evaluator.images(summary.vector[None], self._samples)[0]
+        picture = Image.fromarray(before_and_after(self._before, after))
+        self._bar.update_absolute(self._done, self._total, ("JPEG", picture, PREVIEW_SIDE))
+
+
+def before_and_after(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Two rows of n pictures [n, H, W, 3], the plain model's above: [2 H + gap, n W + gaps, 3]."""
+    rows = [np.concatenate(list(_spaced(pictures, axis=1)), axis=1) for pictures in (before, after)]
+    return np.concatenate(list(_spaced(np.stack(rows), axis=0)), axis=0)
+
+
+def _spaced(pictures: np.ndarray, axis: int) -> Sequence[np.ndarray]:
+    """Pictures with a white gap of a thirty-second of their side between them."""
+    gap_shape = list(pictures[0].shape)
+    gap_shape[axis] = max(2, pictures[0].shape[0] // 32)
+    gap = np.full(gap_shape, 255, np.uint8)
+    spaced: list[np.ndarray] = []
+    for picture in pictures:
+        spaced += [gap, picture] if spaced else [picture]
+    return spaced

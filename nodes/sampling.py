@@ -1,0 +1,237 @@
+"""ComfyUI's own sampler as a calibration's evaluator: candidates and samples in, rewards out.
+
+Each row of a batch is one (candidate, sample) pair with coefficients, prompt and noise of its own,
+so one sampler run compares many candidates. `calibri/evaluation.py` has the protocol, `noise.py`
+says whose noise is whose, `patching.py` how a row gets its coefficients.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import numpy as np
+import torch
+
+from ..calibri.evaluation import Batch, BatchTooLargeError, Floats, Sample
+from .conditioning import Conditioning, encode, signature, stack
+from .noise import check_sampler, initial_noise, row_sampler
+from .patching import GainLayer, apply_gains, diffusion_model
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+    from comfy.sd import CLIP, VAE
+
+    from ..calibri.coefficients import CoefficientSpace
+    from ..rewards.protocol import Reward
+
+MAX_ROWS = 64  # more run no faster, and progress, previews and Cancel wait for a batch
+MAX_ROWS_CPU = 16  # 64 at once decode 1.6 times slower per image: they overflow a CPU's caches
+MEMORY_MARGIN = 1.5  # ComfyUI's own margin over `memory_required` when it joins chunks
+
+
+@dataclass(frozen=True)
+class SamplerSettings:
+    """How every image of a run is sampled; the fields are KSampler's and FluxGuidance's."""
+
+    sampler: str
+    scheduler: str
+    steps: int
+    cfg: float
+    guidance: float | None
+    width: int
+    height: int
+    negative: str
+
+
+class ComfyEvaluator:
+    """Samples, decodes and scores images in ComfyUI; an `Evaluator`.
+
+    Raises ValueError with one sentence for a size, sampler or VAE that does not fit the model.
+    Prompts are encoded here, once; `Sample.prompt` indexes `prompts`.
+    """
+
+    def __init__(
+        self,
+        model: ModelPatcher,
+        clip: CLIP,
+        vae: VAE,
+        reward: Reward,
+        space: CoefficientSpace,
+        settings: SamplerSettings,
+        prompts: Sequence[str],
+    ) -> None:
+        check_sampler(settings.sampler)
+        self._latent = empty_latent(model, vae, settings.width, settings.height)
+        self._settings, self._space, self.prompts = settings, space, tuple(prompts)
+        self._vae, self._reward = vae, reward
+        self._rows = GainLayer(torch.ones(1, len(space.tap_index)))
+        self._model = apply_gains(model, self._rows)
+        self._device: torch.device = model.load_device
+        self._sigmas: torch.Tensor = comfy.samplers.KSampler(
+            self._model,
+            settings.steps,
+            self._device,
+            settings.sampler,
+            settings.scheduler,
+            model_options=self._model.model_options,
+        ).sigmas
+        self._conditionings = [encode(clip, text, settings.guidance) for text in self.prompts]
+        self._signatures = [signature(conditioning) for conditioning in self._conditionings]
+        self._negative = stack([encode(clip, settings.negative, settings.guidance)], self._device)
+        self._stacked: tuple[tuple[int, ...], Conditioning] | None = None
+        self._max_rows = 0  # known when first asked, with the model in place
+
+    def plan(self, candidates: int, bucket: Sequence[Sample]) -> list[Batch]:
+        """Batches of equal conditioning shapes, as many rows as memory allows.
+
+        All candidates of a sample stand together: those of one sample can always share a batch.
+        """
+        if not self._max_rows:
+            self._max_rows = self._rows_that_fit()
+        alike: dict[object, list[int]] = {}
+        for position, sample in enumerate(bucket):
+            alike.setdefault(self._signatures[sample.prompt], []).append(position)
+        batches: list[Batch] = []
+        for positions in alike.values():
+            pairs = [(candidate, p) for p in positions for candidate in range(candidates)]
+            # Near equal sizes: a short last batch would use the device badly.
+            count = -(-len(pairs) // self._max_rows)
+            size = -(-len(pairs) // count)
+            batches += [tuple(pairs[i : i + size]) for i in range(0, len(pairs), size)]
+        return batches
+
+    def run(self, batch: Batch, vectors: Floats, bucket: Sequence[Sample]) -> Floats:
+        """Rewards [len(batch)]; BatchTooLargeError where memory runs out and halves may fit."""
+        images = self._draw(batch, vectors, bucket)
+        prompts = [self.prompts[bucket[position].prompt] for _, position in batch]
+        rewards = self._reward.score(images, prompts)
+        return np.asarray(torch.as_tensor(rewards).detach().cpu(), dtype=np.float64)
+
+    def images(self, vectors: Floats, bucket: Sequence[Sample]) -> np.ndarray:
+        """Pictures [K, len(bucket), H, W, 3], uint8."""
+        pictures: list[list[np.ndarray | None]] = [[None] * len(bucket) for _ in vectors]
+        pending = list(reversed(self.plan(len(vectors), bucket)))
+        while pending:
+            batch = pending.pop()
+            try:
+                drawn = self._draw(batch, vectors, bucket)
+            except BatchTooLargeError:
+                half = len(batch) // 2
+                pending += [batch[half:], batch[:half]]
+                continue
+            bytes_ = (drawn * 255.0).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+            for (candidate, position), picture in zip(batch, bytes_, strict=True):
+                pictures[candidate][position] = picture
+        return np.asarray(pictures, dtype=np.uint8)
+
+    def _draw(self, batch: Batch, vectors: Floats, bucket: Sequence[Sample]) -> torch.Tensor:
+        """Images [len(batch), H, W, 3] in 0..1; out of memory becomes BatchTooLargeError."""
+        try:
+            return self._decode(self._sample(batch, vectors, bucket))
+        except Exception as error:
+            if not _out_of_memory(error):
+                raise
+        # Outside the except block the failed run's tensors are free.
+        comfy.model_management.soft_empty_cache()
+        if len(batch) == 1:
+            raise RuntimeError(
+                f"One image of {self._settings.width} x {self._settings.height} does not fit in "
+                "memory beside the model; use a smaller size, or start ComfyUI with --lowvram. "
+                "The run goes on where it stopped when the same settings are queued again."
+            )
+        logging.warning("Calibri: %d images at once ran out of memory; halving.", len(batch))
+        raise BatchTooLargeError(f"a batch of {len(batch)} images ran out of memory")
+
+    def _sample(self, batch: Batch, vectors: Floats, bucket: Sequence[Sample]) -> torch.Tensor:
+        """Latents [len(batch), ...] on the model's device."""
+        candidates = [candidate for candidate, _ in batch]
+        drawn = [bucket[position] for _, position in batch]
+        seeds = [sample.seed for sample in drawn]
+        gains = np.asarray(self._space.expand(vectors))[candidates]
+        self._rows.gains = torch.as_tensor(gains, dtype=torch.float32)
+        noise = initial_noise(self._latent.shape[1:], seeds)
+        like = noise.to(self._device)
+        guider = comfy.samplers.CFGGuider(self._model)
+        guider.set_conds(self._positive([sample.prompt for sample in drawn]), self._negative)
+        guider.set_cfg(self._settings.cfg)
+        return guider.sample(
+            noise,
+            self._latent.expand(len(batch), *self._latent.shape[1:]),
+            row_sampler(self._settings.sampler, seeds, self._sigmas, like),
+            self._sigmas,
+            callback=_stop_if_cancelled,
+            disable_pbar=True,
+            seed=0,
+        )
+
+    def _decode(self, latents: torch.Tensor) -> torch.Tensor:
+        images = self._vae.decode(latents)
+        # A video VAE gives [B, frames, H, W, 3]; these are single frames.
+        images = images.reshape(-1, *images.shape[-3:])[..., :3]
+        return images.float().clamp(0.0, 1.0)
+
+    def _positive(self, prompts: list[int]) -> Conditioning:
+        """The prompts' conditionings, row by row; the next batch often asks for the same."""
+        key = tuple(prompts)
+        if self._stacked is None or self._stacked[0] != key:
+            rows = [self._conditionings[prompt] for prompt in prompts]
+            self._stacked = (key, stack(rows, self._device))
+        return self._stacked[1]
+
+    def _rows_that_fit(self) -> int:
+        """How many images ComfyUI's own estimate lets run at once, up to a limit."""
+        comfy.model_management.load_models_gpu([self._model])
+        free = comfy.model_management.get_free_memory(self._device)
+        chunks = 1 if self._settings.cfg == 1.0 else 2
+        shape = list(self._latent.shape[1:])
+        rows = MAX_ROWS_CPU if self._device.type == "cpu" else MAX_ROWS
+        while rows > 1:
+            needed = self._model.model.memory_required([rows * chunks, *shape])
+            if needed * MEMORY_MARGIN < free:
+                break
+            rows //= 2
+        return rows
+
+
+def empty_latent(model: ModelPatcher, vae: VAE, width: int, height: int) -> torch.Tensor:
+    """The latent [1, channels, ...] of one image; ValueError where model or VAE cannot take it."""
+    factor = int(vae.spacial_compression_encode())
+    if width % factor or height % factor:
+        raise ValueError(
+            f"A picture of {width} x {height} does not divide into this VAE's {factor} x {factor} "
+            f"cells; choose multiples of {factor}."
+        )
+    channels = model.get_model_object("latent_format").latent_channels
+    if vae.latent_channels != channels:
+        raise ValueError(
+            f"The VAE makes latents of {vae.latent_channels} channels but the model takes "
+            f"{channels}; load the VAE that belongs to the model."
+        )
+    rows, columns = height // factor, width // factor
+    module = diffusion_model(model)
+    largest = getattr(module, "pos_embed_max_size", None)  # SD3: a learned grid of patches
+    if largest is not None and getattr(module, "pos_embed", None) is not None:
+        limit = largest * int(module.patch_size) * factor
+        if max(width, height) > limit:
+            raise ValueError(
+                f"A picture of {width} x {height} is larger than this model allows; "
+                f"choose at most {limit} x {limit}."
+            )
+    return comfy.sample.fix_empty_latent_channels(model, torch.zeros(1, channels, rows, columns))
+
+
+def _stop_if_cancelled(step: int, x0: object, x: object, total_steps: int) -> None:
+    comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+def _out_of_memory(error: Exception) -> bool:
+    is_oom = getattr(comfy.model_management, "is_oom", None)  # absent in v0.3.64
+    if is_oom is not None:
+        return bool(is_oom(error))
+    return isinstance(error, comfy.model_management.OOM_EXCEPTION)
