@@ -39,7 +39,7 @@ class GainTaps:
             self._modules.append(_TappedModule(model.get_submodule(path), chunks))
             width += chunks
         self._columns = torch.tensor(columns)
-        self._width = width
+        self._chunks = [tapped.chunks for tapped in self._modules]
         self._active = False
 
     @contextmanager
@@ -67,8 +67,10 @@ class GainTaps:
         if self._columns.device != gains.device:
             self._columns = self._columns.to(gains.device)
         gains = gains.to(torch.float32)
-        factors = gains.new_ones(gains.shape[0], self._width).index_copy(1, self._columns, gains)
-        per_module = torch.split(factors, [tapped.chunks for tapped in self._modules], dim=1)
+        factors = gains.new_ones(gains.shape[0], sum(self._chunks)).index_copy(
+            1, self._columns, gains
+        )
+        per_module = torch.split(factors[:, None, :, None], self._chunks, dim=2)
         self._active = True
         entered: list[_TappedModule] = []
         try:
@@ -88,7 +90,7 @@ class _TappedModule:
     def __init__(self, module: nn.Module, chunks: int) -> None:
         self.module = module
         self.chunks = chunks
-        self.factor: Tensor | None = None  # [B, chunks] float32 during a call
+        self.factor: Tensor | None = None  # [B, 1, chunks, 1] float32 during a call
         self.original: Callable[..., Tensor] = module.forward
         # One object for the module's life: torch.compile recognises it and does not compile again.
         self._forward = self.forward
@@ -107,12 +109,13 @@ class _TappedModule:
                     f"The model runs {rows} samples at once but has gains for {samples}: "
                     "pass one row of gains, or one for each sample."
                 )
-            factor = factor.repeat(rows // samples, 1)
-        axes = (1,) * (output.ndim - 2)
-        factor = factor.to(output.device).view(-1, *axes, self.chunks, 1)
+            factor = factor.repeat(rows // samples, 1, 1, 1)
+        if factor.device != output.device:
+            factor = factor.to(output.device)
+        width = output.shape[-1] // self.chunks
         # Type promotion makes the product float32 for half-precision outputs.
-        product = output.reshape(*output.shape[:-1], self.chunks, -1) * factor
-        return product.flatten(-2).to(output.dtype)
+        product = output.reshape(rows, -1, self.chunks, width) * factor
+        return product.reshape(output.shape).to(output.dtype)
 
     def enter(self, factor: Tensor) -> None:
         # An instance's forward, put there by another pack, is the original and comes back after.
