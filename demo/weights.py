@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -13,6 +14,8 @@ from .autoencoder import Autoencoder
 from .model import Flux
 from .reward import Detector
 from .text_encoder import TextEncoder
+
+Model = TypeVar("Model", bound=nn.Module)
 
 WEIGHTS = Path(__file__).parent / "weights"
 """One folder a kind, named as ComfyUI's own model folders."""
@@ -43,10 +46,11 @@ def save_reward(model: Detector, folder: Path) -> None:
     _save(model.state_dict(), folder / REWARD)
 
 
-def load_into(model: nn.Module, file: str, folder: Path = WEIGHTS) -> nn.Module:
+def load_into(model: Model, file: str, folder: Path = WEIGHTS) -> Model:
     """Fill `model` in fp32 from one of the files above; returns it in eval mode."""
     model.load_state_dict({key: value.float() for key, value in load_file(folder / file).items()})
-    return model.eval().requires_grad_(False)
+    model.eval().requires_grad_(False)
+    return model
 
 
 def _save(state: dict[str, Tensor], path: Path) -> None:

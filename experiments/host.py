@@ -1,0 +1,73 @@
+"""ComfyUI inside this process, with the pack's demo model loaded by ComfyUI's own loaders."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..demo.weights import DIT, REWARD, TEXT_ENCODER, VAE, WEIGHTS
+
+if TYPE_CHECKING:
+    from ..demo.reward import DemoReward
+    from ..nodes.sampling import ComfyEvaluator, SamplerSettings
+
+
+@dataclass(frozen=True)
+class DemoPipeline:
+    """What the demo's workflow loads: ModelPatcher, CLIP, VAE and the reward."""
+
+    model: Any
+    clip: Any
+    vae: Any
+    reward: DemoReward
+
+    def evaluator(
+        self, settings: SamplerSettings, prompts: tuple[str, ...], granularity: str = "gate"
+    ) -> ComfyEvaluator:
+        """ComfyUI's sampler over `prompts`."""
+        from ..nodes.sampling import ComfyEvaluator
+
+        return ComfyEvaluator(
+            self.model, self.clip, self.vae, self.reward, self.space(granularity), settings, prompts
+        )
+
+    def space(self, granularity: str = "gate") -> Any:
+        """The model's coefficients."""
+        from ..calibri.coefficients import coefficient_space
+        from ..nodes.patching import backbone_of
+
+        return coefficient_space(backbone_of(self.model), granularity)
+
+
+def load_demo(weights: Path = WEIGHTS, cpu: bool = True) -> DemoPipeline:
+    """Start ComfyUI (COMFYUI_PATH, or comfy-cli's default) and load the demo; nothing is served.
+
+    Raises FileNotFoundError where there is no ComfyUI.
+    """
+    comfyui = Path(os.environ.get("COMFYUI_PATH") or Path.home() / "comfy" / "ComfyUI")
+    if not (comfyui / "main.py").exists():
+        raise FileNotFoundError(
+            f"There is no ComfyUI in {comfyui}; set COMFYUI_PATH to the folder of its main.py."
+        )
+    sys.path.insert(0, str(comfyui))
+    sys.dont_write_bytecode = True
+    from comfy.cli_args import args
+
+    args.cpu = cpu
+    args.base_directory = tempfile.mkdtemp(prefix="calibri-")
+    import comfy.sd
+    import comfy.utils
+
+    from ..demo.reward import DemoReward
+    from ..nodes.demo import load_text_encoder
+
+    return DemoPipeline(
+        model=comfy.sd.load_diffusion_model(str(weights / DIT)),
+        clip=load_text_encoder(weights / TEXT_ENCODER),
+        vae=comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(weights / VAE))),
+        reward=DemoReward.load(weights / REWARD),
+    )

@@ -1,0 +1,91 @@
+"""The demo's files in ComfyUI's own classes: detected by its loaders, equal to our torch code."""
+
+from __future__ import annotations
+
+import comfy.model_management
+import comfy.sample
+import comfy.sd
+import comfy.utils
+import pytest
+import torch
+
+from comfyui_calibri.demo.autoencoder import Autoencoder
+from comfyui_calibri.demo.model import Flux
+from comfyui_calibri.demo.prompts import generate_prompts
+from comfyui_calibri.demo.sampler import sample
+from comfyui_calibri.demo.text_encoder import TextEncoder, token_rows
+from comfyui_calibri.demo.weights import DIT, TEXT_ENCODER, VAE, WEIGHTS, load_into
+from comfyui_calibri.nodes.demo import load_text_encoder
+
+PROMPTS = [*generate_prompts(3, 0, "test"), ""]
+
+
+@pytest.fixture(scope="module")
+def patcher() -> object:
+    model = comfy.sd.load_diffusion_model(str(WEIGHTS / DIT))
+    comfy.model_management.load_models_gpu([model])
+    return model
+
+
+@pytest.fixture(scope="module")
+def flux() -> Flux:
+    return load_into(Flux(), DIT)
+
+
+@pytest.fixture(scope="module")
+def encoded() -> tuple[torch.Tensor, torch.Tensor]:
+    with torch.inference_mode():
+        tokens, pooled = load_into(TextEncoder(), TEXT_ENCODER)(token_rows(PROMPTS))
+    return tokens, pooled
+
+
+def test_the_files_together_are_small_enough_to_ship() -> None:
+    assert sum(file.stat().st_size for file in WEIGHTS.rglob("*.safetensors")) <= 25_000_000
+
+
+def test_the_dit_is_detected_as_flux_and_equals_ours(patcher, flux, encoded) -> None:
+    assert type(patcher.model.model_config).__name__ == "FluxSchnell"
+    generator = torch.Generator().manual_seed(0)
+    x, t = torch.randn(4, 16, 8, 8, generator=generator), torch.tensor([0.05, 0.4, 0.8, 1.0])
+    with torch.inference_mode():
+        ours = flux(x, t, *encoded)
+        theirs = patcher.model.diffusion_model(x, t, *encoded)
+    assert ours.std() > 0.1  # trained: an untrained DiT predicts nothing
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-5)
+
+
+def test_the_text_encoder_equals_comfyuis_clip(encoded) -> None:
+    clip = load_text_encoder(WEIGHTS / TEXT_ENCODER)
+    for row, prompt in enumerate(PROMPTS):
+        tokens, pooled = clip.encode_from_tokens(clip.tokenize(prompt), return_pooled=True)
+        torch.testing.assert_close(tokens[0], encoded[0][row], rtol=0, atol=1e-5)
+        torch.testing.assert_close(pooled[0], encoded[1][row], rtol=0, atol=1e-5)
+
+
+def test_the_autoencoder_equals_comfyuis_vae() -> None:
+    vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(WEIGHTS / VAE)))
+    ours = load_into(Autoencoder(), VAE)
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.rand(2, 64, 64, 3, generator=generator)
+    with torch.inference_mode():
+        latents = ours.encode(pictures.permute(0, 3, 1, 2))
+        restored = ours.decode(latents).clamp(0, 1).permute(0, 2, 3, 1)
+    raw = vae.encode(pictures)
+    # The stock VAE speaks FLUX's latent format; the DiT sees (raw - shift) * scale.
+    torch.testing.assert_close((raw - 0.1159) * 0.3611, latents, rtol=0, atol=1e-4)
+    torch.testing.assert_close(vae.decode(raw), restored, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("cfg", [1.0, 3.0])
+def test_comfyuis_euler_with_the_simple_schedule_equals_ours(patcher, flux, encoded, cfg) -> None:
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.randn(1, 16, 8, 8, generator=generator)
+    tokens, pooled = encoded
+    negative = (tokens[3:4], pooled[3:4])
+    ours = sample(flux, noise, tokens[:1], pooled[:1], 4, cfg, negative)
+    conds = [[[tokens[i : i + 1], {"pooled_output": pooled[i : i + 1]}]] for i in (0, 3)]
+    with torch.inference_mode():
+        raw = comfy.sample.sample(
+            patcher, noise, 4, cfg, "euler", "simple", *conds, torch.zeros_like(noise), seed=0
+        )
+    torch.testing.assert_close((raw - 0.1159) * 0.3611, ours, rtol=0, atol=1e-3)
