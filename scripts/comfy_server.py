@@ -82,6 +82,8 @@ class ComfyServer:
     def start(self) -> None:
         """Start ComfyUI and return when it answers; SetupError with the end of its log if it does
         not."""
+        if not _is_free(self.port):
+            raise SetupError(f"Port {self.port} is taken by another program: choose another one.")
         for name in ("base/custom_nodes", "base/models", "user", "input", "output", "temp"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         link_folder(self.folder / "base" / "custom_nodes" / PACK, ROOT)
@@ -163,6 +165,12 @@ class ComfyServer:
 
     def _log_end(self) -> str:
         return "\n".join(self.read_log().splitlines()[-25:])
+
+
+def _is_free(port: int) -> bool:
+    """Whether nothing answers at `port`; asked before another ComfyUI there is taken for ours."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 def _free_port() -> int:
