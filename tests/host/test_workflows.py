@@ -1,4 +1,4 @@
-"""The example workflows run in a real ComfyUI from their files, as they are opened from templates."""
+"""The example workflows run in a real ComfyUI from the files that its templates open."""
 
 from __future__ import annotations
 
