@@ -3,6 +3,7 @@ server."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,10 @@ from comfyui_location import find_comfyui
 
 if TYPE_CHECKING:
     from comfy_client import ComfyClient
+
+# Before torch is imported, here and in the servers: on tiny models a second thread brings little,
+# and beside other busy processes the threads wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
 TIERS = ("host", "browser")
