@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 from comfy_api.latest import io
 
-from ..calibri.presets import Preset, check_preset, fingerprint
 from . import sockets
-from .patching import GainLayer, apply_gains, backbone_of, diffusion_model
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
+
+    from ..calibri.presets import Preset
 
 
 class CalibriApply(io.ComfyNode):
@@ -71,6 +71,9 @@ class CalibriApply(io.ComfyNode):
         start_percent: float,
         end_percent: float,
     ) -> io.NodeOutput:
+        from ..calibri.presets import check_preset, fingerprint
+        from .patching import GainLayer, apply_gains, backbone_of, diffusion_model
+
         if start_percent >= end_percent:
             raise ValueError(
                 f"start_percent is {start_percent:g} and end_percent {end_percent:g}, so the "

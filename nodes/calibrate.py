@@ -1,44 +1,21 @@
 """Calibrate: search a model's coefficients inside one ComfyUI prompt.
 
-The node gathers what a run is, hands the loop to `calibri/calibration.py` with ComfyUI's sampler as
-evaluator, and turns its outcome into a preset and pictures. Cancelled, it goes on from its journal
-when the same settings are queued again.
+The node's face; `calibration_run.py` is what it does.
 """
 
 from __future__ import annotations
 
-import datetime
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import comfy.samplers
-import numpy as np
-import torch
 from comfy_api.latest import io
 
-from ..calibri.coefficients import GRANULARITIES, coefficient_space
-from ..calibri.configuration import RunConfig
-from ..calibri.presets import Preset, RewardChange, fingerprint, save_preset
-from ..calibri.prompts import split_prompts
+from ..calibri.coefficients import GRANULARITIES
 from ..calibri.search import PROFILES
-from . import folders, identity, runs, sockets
+from . import folders, sockets
 from .messages import show_on_node
-from .patching import backbone_of, diffusion_model
-from .progress import Progress, before_and_after
-from .sampling import ComfyEvaluator, SamplerSettings
-
-if TYPE_CHECKING:
-    from comfy.model_patcher import ModelPatcher
-    from comfy.sd import CLIP, VAE
-
-    from ..calibri.calibration import Outcome
-    from ..calibri.coefficients import CoefficientSpace
-    from ..rewards.protocol import Reward
 
 MOST_HELD_OUT = 64  # prompts, where the node splits one list itself
-PICTURED = 8  # confirmation samples in the before/after grid
-# Of a run's sampling settings, those that its preset tells its users.
-_TOLD = ("sampler", "scheduler", "steps", "cfg", "guidance", "width", "height")
 
 
 class CalibriCalibrate(io.ComfyNode):
@@ -75,126 +52,19 @@ class CalibriCalibrate(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls,
-        model: ModelPatcher,
-        clip: CLIP,
-        vae: VAE,
-        prompts: tuple[str, ...],
-        reward: Reward,
-        negative: str,
-        sampler: str,
-        scheduler: str,
-        steps: int,
-        cfg: float,
-        guidance: float,
-        width: int,
-        height: int,
-        granularity: str,
-        profile: str,
-        generations: int,
-        seed: int,
-        run_name: str,
-        bucket_size: int,
-        validate_every: int,
-        held_out: tuple[str, ...] | None = None,
+        cls, prompts: tuple[str, ...], held_out: tuple[str, ...] | None = None, **inputs: Any
     ) -> io.NodeOutput:
-        from ..calibri.calibration import calibrate
-        from ..calibri.figure import draw_report
-        from ..calibri.journal import Journal
-        from ..calibri.report import build_report, save_picture, save_report
+        from ..calibri.prompts import split_prompts
+        from .calibration_run import run_calibration
 
-        space = coefficient_space(backbone_of(model), granularity)
-        settings = SamplerSettings(
-            sampler, scheduler, steps, cfg, guidance, width, height, negative
-        )
         if held_out is None:
-            split = split_prompts(prompts, max(2, min(MOST_HELD_OUT, len(prompts) // 4)), seed)
+            count = max(2, min(MOST_HELD_OUT, len(prompts) // 4))
+            split = split_prompts(prompts, count, inputs["seed"])
             prompts, held_out = split.training, split.held_out
-        config = RunConfig(
-            prompts=prompts,
-            validation_prompts=held_out,
-            reward=reward.name,
-            generations=generations,
-            seed=seed,
-            profile=profile,
-            bucket_size=bucket_size,
-            validate_every=validate_every,
-            sampling={
-                **vars(settings),
-                "model": identity.identity(model),
-                "text_encoder": identity.identity(clip.patcher),
-                "vae": identity.identity(vae.patcher),
-            },
-        )
-        evaluator = ComfyEvaluator(model, clip, vae, reward, space, settings, config.all_prompts)
-        folder = runs.run_folder(run_name, runs.settings_of(config, space))
-        progress = Progress(evaluator, space, config.validation_samples())
-        with Journal.open(folder / runs.JOURNAL) as journal:
-            outcome = calibrate(
-                config, space, evaluator, journal, progress.on_generation, progress.on_batch
-            )
-            numbers = build_report(outcome, space, journal)
-        preset = _preset(model, space, config, outcome)
-        save_preset(folder / runs.PRESET, preset, overwrite=True)
-        shown = config.confirmation_samples(outcome.generations)[:PICTURED]
-        vectors = np.stack([space.identity, outcome.vector])
-        before, after = evaluator.images(vectors, shown)
-        captions = [evaluator.prompts[sample.prompt] for sample in shown]
-        report = draw_report(numbers, before, after, captions)
-        save_report(folder / runs.REPORT, numbers)
-        save_picture(folder / runs.REPORT_PICTURE, report)
-        save_picture(folder / runs.BEFORE_AFTER, before_and_after(before, after))
-        text = _summary(config, outcome, folder)
-        show_on_node(cls.hidden, text)
-        image = torch.from_numpy(report.astype(np.float32) / 255.0)[None]
-        pictures = [
-            runs.as_output(folder / name) for name in (runs.REPORT_PICTURE, runs.BEFORE_AFTER)
-        ]
-        return io.NodeOutput(preset, image, ui={"images": pictures, "text": (text,)})
-
-
-def _preset(
-    model: ModelPatcher, space: CoefficientSpace, config: RunConfig, outcome: Outcome
-) -> Preset:
-    base = identity.file_name(model)
-    return Preset(
-        family=space.backbone.family,
-        blocks=dict(space.backbone.blocks),
-        granularity=space.granularity,
-        coefficients=space.named(outcome.vector),
-        title=f"{base}: {config.reward}",
-        base_model=base,
-        fingerprint=fingerprint(diffusion_model(model)),
-        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        sampling={name: value for name, value in config.sampling.items() if name in _TOLD},
-        rewards=(
-            RewardChange(
-                name=config.reward,
-                before=outcome.before.mean,
-                after=outcome.after.mean,
-                low=outcome.gain.low,
-                high=outcome.gain.high,
-                samples=len(config.confirmation_samples(outcome.generations)),
-                searched=True,
-            ),
-        ),
-    )
-
-
-def _summary(config: RunConfig, outcome: Outcome, folder: Path) -> str:
-    gain, where = outcome.gain, f"Everything is in {folder}."
-    if outcome.generation == 0:
-        return (
-            f"After {outcome.generations} generations nothing was better than the plain model "
-            f"({config.reward} {outcome.before.mean:.4g} on {len(config.validation_prompts)} "
-            f"held-out prompts), so the preset changes nothing. {where}"
-        )
-    return (
-        f"{config.reward} on {len(config.validation_prompts)} held-out prompts: "
-        f"{outcome.before.mean:.4g} plain, {outcome.after.mean:.4g} calibrated, "
-        f"gain {gain.mean:+.4g} (95 % interval {gain.low:+.4g} to {gain.high:+.4g}), "
-        f"from generation {outcome.generation} of {outcome.generations}. {where}"
-    )
+        result = run_calibration(prompts=prompts, held_out=held_out, **inputs)
+        show_on_node(cls.hidden, result.text)
+        shown = {"images": result.pictures, "text": (result.text,)}
+        return io.NodeOutput(result.preset, result.report, ui=shown)
 
 
 def _inputs() -> list[io.Input]:

@@ -5,6 +5,12 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from . import folders
+from .apply import CalibriApply
+from .calibrate import CalibriCalibrate
+from .demo import CalibriLoadDemoTextEncoder
+from .presets import CalibriLoadPreset, CalibriSavePreset
+from .prompts import CalibriPromptSet
+from .rewards import CalibriDemoReward
 
 
 class CalibriExtension(ComfyExtension):
@@ -14,13 +20,6 @@ class CalibriExtension(ComfyExtension):
         folders.register()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        from .apply import CalibriApply
-        from .calibrate import CalibriCalibrate
-        from .demo import CalibriLoadDemoTextEncoder
-        from .presets import CalibriLoadPreset, CalibriSavePreset
-        from .prompts import CalibriPromptSet
-        from .rewards import CalibriDemoReward
-
         return [
             CalibriApply,
             CalibriCalibrate,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from comfy_api.latest import io, ui
 
-from ..calibri.presets import Preset, PresetError, load_preset, save_preset
 from . import folders, sockets
 from .messages import show_on_node
+
+if TYPE_CHECKING:
+    from ..calibri.presets import Preset
 
 
 class CalibriLoadPreset(io.ComfyNode):
@@ -33,9 +37,11 @@ class CalibriLoadPreset(io.ComfyNode):
     def validate_inputs(cls, preset_name: str | None) -> bool | str:
         if preset_name is None:  # linked; read when it is known
             return True
+        from ..calibri.presets import load_preset
+
         try:
             load_preset(folders.preset_path(preset_name))
-        except (PresetError, ValueError, OSError) as error:
+        except ValueError as error:
             return str(error)
         return True
 
@@ -45,6 +51,8 @@ class CalibriLoadPreset(io.ComfyNode):
 
     @classmethod
     def execute(cls, preset_name: str) -> io.NodeOutput:
+        from ..calibri.presets import load_preset
+
         return io.NodeOutput(load_preset(folders.preset_path(preset_name)))
 
 
@@ -83,6 +91,8 @@ class CalibriSavePreset(io.ComfyNode):
 
     @classmethod
     def execute(cls, preset: Preset, filename_prefix: str) -> io.NodeOutput:
+        from ..calibri.presets import save_preset
+
         path = folders.new_preset_path(filename_prefix)
         path.parent.mkdir(parents=True, exist_ok=True)
         save_preset(path, preset)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..calibri.prompts import PromptListError, parse_prompts, read_prompts
+from ..calibri.prompts import parse_prompts, read_prompts
 from . import folders, sockets
 
 NO_FILE = "none"
@@ -59,7 +59,7 @@ class CalibriPromptSet(io.ComfyNode):
                 parse_prompts(text)
             if source == "file" and file is not None:
                 _read_file(file)
-        except (PromptListError, ValueError) as error:
+        except ValueError as error:
             return str(error)
         if source not in (None, "text", "file", "demo"):
             return f"The source {source!r} does not exist; choose text, file or demo."

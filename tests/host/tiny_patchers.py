@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from comfyui_calibri.demo.text_encoder import TextEncoder
-from comfyui_calibri.nodes.demo import load_text_encoder
+from comfyui_calibri.nodes.demo_clip import load_text_encoder
 
 from .tiny_models import randomised
 
@@ -84,11 +84,18 @@ def make_clip(folder: Path) -> comfy.sd.CLIP:
     return load_text_encoder(file)
 
 
-def make_vae() -> comfy.sd.VAE:
-    """A TAESD of 16 channels."""
-    taesd = comfy.taesd.taesd.TAESD(latent_channels=16)
-    randomised(taesd)
-    weights = {name: tensor.clone() for name, tensor in taesd.state_dict().items()}
+def make_vae(latent_channels: int = 16) -> comfy.sd.VAE:
+    """A TAESD."""
+    taesd = comfy.taesd.taesd.TAESD(latent_channels=latent_channels)
+    generator = torch.Generator().manual_seed(0)
+    weights = {
+        name: torch.randn(tensor.shape, generator=generator) * tensor[0].numel() ** -0.5
+        for name, tensor in taesd.state_dict().items()
+        if tensor.ndim
+    }
+    # Grey pictures on the whole: black and white ones would all score alike.
+    (last,) = [name for name, tensor in weights.items() if tensor.shape == (3,)]
+    weights[last] = torch.full((3,), 0.5)
     weights.update({"vae_scale": torch.tensor(1.0), "vae_shift": torch.tensor(0.0)})
     return comfy.sd.VAE(sd=weights)
 

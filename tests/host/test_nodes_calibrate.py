@@ -1,0 +1,237 @@
+"""The Calibrate node: a call is a run, a cancelled one goes on, other settings never overwrite."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import folder_paths
+import numpy as np
+import pytest
+import torch
+from comfy_api.latest import io
+from PIL import Image
+
+from comfyui_calibri.calibri.evaluation import RewardError
+from comfyui_calibri.calibri.journal import Journal
+from comfyui_calibri.calibri.presets import load_preset
+from comfyui_calibri.nodes.apply import CalibriApply
+from comfyui_calibri.nodes.calibrate import CalibriCalibrate
+
+from .tiny_patchers import Brightness, make_clip, make_model, make_vae
+
+pytestmark = pytest.mark.oldest
+
+TRAINING = ("a red circle", "two green stars", "a pink ring")
+HELD_OUT = ("a black cross", "a large red triangle")
+
+
+@pytest.fixture(autouse=True)
+def inference() -> Iterator[None]:
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """ComfyUI's output folder."""
+    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A small run: 6 images for each of 16 candidates in 2 generations."""
+    with torch.inference_mode():
+        return {
+            "model": make_model(),
+            "clip": make_clip(Path(tmp_path_factory.mktemp("clip"))),
+            "vae": make_vae(),
+            "prompts": TRAINING,
+            "held_out": HELD_OUT,
+            "reward": Brightness(),
+            "negative": "",
+            "sampler": "euler_ancestral",
+            "scheduler": "simple",
+            "steps": 2,
+            "cfg": 1.0,
+            "guidance": 3.5,
+            "width": 16,
+            "height": 16,
+            "granularity": "layer",
+            "profile": "default",
+            "generations": 2,
+            "seed": 1,
+            "run_name": "trial",
+            "bucket_size": 2,
+            "validate_every": 1,
+        }
+
+
+def calibrate(inputs: dict[str, Any], **changes: Any) -> io.NodeOutput:
+    return CalibriCalibrate.execute(**{**inputs, **changes})
+
+
+def runs(output: Path) -> list[str]:
+    return sorted(path.name for path in (output / "calibri").iterdir())
+
+
+class Stops(Brightness):
+    """Presses Cancel, as the page would, while the reward's call number `at` runs."""
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+
+    def score(self, images: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+        self.left -= 1
+        if self.left == 0:
+            comfy.model_management.interrupt_current_processing()
+        return super().score(images, prompts)
+
+
+def test_run_leaves_preset_report_and_pictures(inputs: dict[str, Any], output: Path) -> None:
+    result = calibrate(inputs)
+    preset, report = result.args
+    folder = output / "calibri" / "trial"
+    assert load_preset(folder / "preset.safetensors").coefficients.keys() == (
+        preset.coefficients.keys()
+    )
+    assert report.shape[0] == 1
+    assert report.shape[-1] == 3
+    assert 0.0 <= float(report.min()) < float(report.max()) <= 1.0
+    for shown in result.ui["images"]:
+        Image.open(output / shown["subfolder"] / shown["filename"]).verify()
+    assert json.loads((folder / "report.json").read_text())["gain"]["low"] is not None
+    (text,) = result.ui["text"]
+    assert "held-out prompts" in text
+    assert str(folder) in text
+    # The preset goes straight into Apply Calibri.
+    CalibriApply.execute(inputs["model"], preset, 1.0, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("at", [1, 6])
+def test_cancelled_run_goes_on_as_if_it_had_not_been(
+    inputs: dict[str, Any], output: Path, at: int
+) -> None:
+    whole = calibrate(inputs, run_name="whole").args[0]
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        calibrate(inputs, reward=Stops(at))
+    resumed = calibrate(inputs).args[0]
+    assert runs(output) == ["trial", "whole"]
+    assert resumed.coefficients == whole.coefficients
+    assert resumed.rewards == whole.rewards
+    rewards = [
+        [evaluation.rewards for evaluation in journal.evaluations()]
+        for journal in (
+            Journal.read(output / "calibri" / run / "journal.sqlite") for run in runs(output)
+        )
+    ]
+    for one, other in zip(*rewards, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_finished_run_is_read_not_repeated(inputs: dict[str, Any], output: Path) -> None:
+    first = calibrate(inputs).args[0]
+    again = calibrate(inputs, reward=Stops(1)).args[0]
+    assert (first.coefficients, first.rewards) == (again.coefficients, again.rewards)
+    assert runs(output) == ["trial"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 2}, {"cfg": 2.0}, {"prompts": ("a blue square", "a star")}, {"negative": "red"}],
+)
+def test_other_settings_get_a_folder_of_their_own(
+    inputs: dict[str, Any], output: Path, change: dict[str, Any]
+) -> None:
+    calibrate(inputs, generations=1)
+    before = (output / "calibri" / "trial" / "report.json").read_bytes()
+    calibrate(inputs, generations=1, **change)
+    assert runs(output) == ["trial", "trial-2"]
+    assert (output / "calibri" / "trial" / "report.json").read_bytes() == before
+    calibrate(inputs, generations=1, **change)
+    assert runs(output) == ["trial", "trial-2"]
+
+
+def test_patched_model_is_another_run(inputs: dict[str, Any], output: Path) -> None:
+    calibrate(inputs, generations=1)
+    patched = inputs["model"].clone()
+    weight = "diffusion_model.final_layer.linear.weight"
+    shape = patched.model.state_dict()[weight].shape
+    patched.add_patches({weight: ("diff", (torch.full(shape, 0.01),))})
+    calibrate(inputs, generations=1, model=patched)
+    assert runs(output) == ["trial", "trial-2"]
+
+
+def test_more_generations_continue_the_run(inputs: dict[str, Any], output: Path) -> None:
+    calibrate(inputs, generations=1)
+    longer = calibrate(inputs, generations=2).args[0]
+    assert runs(output) == ["trial"]
+    assert longer.coefficients.keys()
+
+
+@pytest.mark.parametrize(
+    ("scores", "problem"),
+    [
+        (lambda n: torch.full((n,), float("nan")), "must be a finite number"),
+        (lambda n: torch.zeros(n + 1), "one number per image"),
+    ],
+)
+def test_unusable_rewards_stop_the_run_and_keep_it(
+    inputs: dict[str, Any], output: Path, scores: Any, problem: str
+) -> None:
+    class Breaks(Brightness):
+        """Fails at its fourth call."""
+
+        calls = 0
+
+        def score(self, images: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+            self.calls += 1
+            return scores(len(prompts)) if self.calls == 4 else super().score(images, prompts)
+
+    with pytest.raises(RewardError, match=problem):
+        calibrate(inputs, reward=Breaks())
+    mended = calibrate(inputs).args[0]
+    assert mended.coefficients == calibrate(inputs, run_name="whole").args[0].coefficients
+    assert runs(output) == ["trial", "whole"]
+
+
+def test_without_held_out_prompts_some_are_held_out(inputs: dict[str, Any], output: Path) -> None:
+    calibrate(inputs, prompts=(*TRAINING, *HELD_OUT), held_out=None, generations=1)
+    config = json.loads((output / "calibri" / "trial" / "config.json").read_text())
+    assert len(config["validation_prompts"]) == 2
+    assert sorted((*config["prompts"], *config["validation_prompts"])) == sorted(
+        (*TRAINING, *HELD_OUT)
+    )
+
+
+def test_paper_profile_runs(inputs: dict[str, Any]) -> None:
+    calibrate(inputs, profile="paper", generations=1)
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "", "a/../../b", "///"])
+def test_run_names_that_lead_elsewhere_are_refused_before_the_run(name: str) -> None:
+    assert "cannot name a file" in str(CalibriCalibrate.validate_inputs(run_name=name))
+
+
+def test_full_disk_at_the_end_keeps_the_run(
+    inputs: dict[str, Any], output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import os
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        folder = output / "calibri" / "trial"
+        calibrate(inputs, generations=1)
+        for file in ("preset.safetensors", "report.json", "report.png", "before_after.png"):
+            (folder / file).unlink()
+        patched.setattr(os, "replace", full)
+        with pytest.raises(OSError, match="free some"):
+            calibrate(inputs, generations=1)
+    assert not [p.name for p in folder.iterdir() if not p.name.startswith(("journal", "config"))]
+    calibrate(inputs, generations=1)

@@ -1,0 +1,338 @@
+"""Presets, prompts and the demo's text encoder as files: found, read, or refused in a sentence."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from comfyui_calibri.calibri.coefficients import coefficient_space
+from comfyui_calibri.calibri.presets import Preset, fingerprint, load_preset, save_preset
+from comfyui_calibri.demo.text_encoder import VOCABULARY, TextEncoder, token_rows
+from comfyui_calibri.nodes import folders
+from comfyui_calibri.nodes.apply import CalibriApply
+from comfyui_calibri.nodes.demo_clip import load_text_encoder
+from comfyui_calibri.nodes.extension import CalibriExtension
+from comfyui_calibri.nodes.patching import backbone_of, diffusion_model
+from comfyui_calibri.nodes.presets import CalibriLoadPreset, CalibriSavePreset
+from comfyui_calibri.nodes.prompts import CalibriPromptSet
+
+from .tiny_patchers import make_clip, make_model, sample
+
+pytestmark = pytest.mark.oldest
+
+
+@pytest.fixture(autouse=True)
+def inference() -> Iterator[None]:
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """ComfyUI's models folder, with the pack's folders registered."""
+    monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path / "models"))
+    monkeypatch.setattr(
+        folder_paths,
+        "folder_names_and_paths",
+        {name: (list(paths), set(kinds)) for name, (paths, kinds) in _FOLDERS.items()},
+    )
+    monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path / "input"))
+    (tmp_path / "input").mkdir()
+    folders.register()
+    folder_paths.filename_list_cache.clear()
+    return tmp_path / "models"
+
+
+_FOLDERS = dict(folder_paths.folder_names_and_paths)
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    with torch.inference_mode():
+        return make_model()
+
+
+@pytest.fixture
+def preset(model: Any) -> Preset:
+    space = coefficient_space(backbone_of(model), "gate")
+    return Preset(
+        family="flux",
+        blocks=dict(space.backbone.blocks),
+        granularity="gate",
+        coefficients=dict.fromkeys(space.names, 0.5),
+        title="half",
+        fingerprint=fingerprint(diffusion_model(model)),
+    )
+
+
+def save(preset: Preset, prefix: str = "mine") -> None:
+    CalibriSavePreset.execute(preset, prefix)
+
+
+def test_user_folder_is_where_presets_go_and_only_safetensors_are_listed(
+    models: Path, preset: Preset
+) -> None:
+    assert folder_paths.get_folder_paths("calibri")[0] == str(models / "calibri")
+    save(preset)
+    (models / "calibri" / "notes.txt").write_text("no preset")
+    assert [name for name in folders.preset_files() if "mine" in name or "notes" in name] == [
+        "mine_00001.safetensors"
+    ]
+
+
+def test_saving_again_never_overwrites(models: Path, preset: Preset) -> None:
+    for _ in range(3):
+        save(preset, "folder/mine")
+    saved = sorted(path.name for path in (models / "calibri" / "folder").iterdir())
+    assert saved == [f"mine_0000{i}.safetensors" for i in (1, 2, 3)]
+    loaded = CalibriLoadPreset.execute("folder/mine_00003.safetensors").args[0]
+    assert loaded == preset
+
+
+@pytest.mark.parametrize("prefix", ["../outside", "a/../../b", "", "/", ".."])
+def test_presets_are_saved_nowhere_else(preset: Preset, prefix: str) -> None:
+    assert "cannot name a file" in str(CalibriSavePreset.validate_inputs(filename_prefix=prefix))
+    with pytest.raises(ValueError, match="cannot name a file"):
+        save(preset, prefix)
+
+
+def test_names_are_made_harmless(models: Path, preset: Preset) -> None:
+    save(preset, 'a "b": <c>|d?')
+    assert [path.name for path in (models / "calibri").iterdir()] == ["a-b-c-d_00001.safetensors"]
+
+
+def test_full_disk_while_saving_leaves_nothing(
+    models: Path, preset: Preset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="free some space"):
+        save(preset)
+    assert list((models / "calibri").iterdir()) == []
+
+
+def test_broken_presets_are_refused_before_the_run(models: Path, preset: Preset) -> None:
+    save(preset)
+    whole = (models / "calibri" / "mine_00001.safetensors").read_bytes()
+    broken = {
+        "truncated": whole[: len(whole) // 2],
+        "empty": b"",
+        "text": b"this is no preset",
+        "other": None,
+        "metadata": whole.replace(b'schema\\": 1', b'schema\\": 9'),
+    }
+    assert broken["metadata"] != whole
+    for name, data in broken.items():
+        file = models / "calibri" / f"{name}.safetensors"
+        if data is None:
+            save_file({"weight": torch.zeros(2)}, file)
+        else:
+            file.write_bytes(data)
+        sentence = CalibriLoadPreset.validate_inputs(preset_name=file.name)
+        assert isinstance(sentence, str), name
+        assert file.name in sentence
+    assert CalibriLoadPreset.validate_inputs(preset_name="mine_00001.safetensors") is True
+
+
+@pytest.mark.parametrize("name", ["absent.safetensors", "../../etc/passwd", "notes.txt"])
+def test_presets_outside_the_folder_are_not_read(models: Path, name: str) -> None:
+    (models / "calibri").mkdir(parents=True, exist_ok=True)
+    (models / "calibri" / "notes.txt").write_text("no preset")
+    assert "There is no preset" in str(CalibriLoadPreset.validate_inputs(preset_name=name))
+
+
+def test_changed_preset_is_read_again(models: Path, preset: Preset) -> None:
+    save(preset)
+    file = models / "calibri" / "mine_00001.safetensors"
+    before = CalibriLoadPreset.fingerprint_inputs(file.name)
+    os.utime(file, (1, 1))
+    assert CalibriLoadPreset.fingerprint_inputs(file.name) != before
+
+
+def test_preset_acts_and_strength_zero_is_the_plain_model(
+    model: Any, preset: Preset, tmp_path: Path
+) -> None:
+    clip = make_clip(tmp_path)
+    plain = sample(model, clip)
+
+    def applied(strength: float) -> torch.Tensor:
+        return sample(CalibriApply.execute(model, preset, strength, 0.0, 1.0).args[0], clip)
+
+    assert torch.equal(applied(0.0), plain)
+    half, full = applied(0.5), applied(1.0)
+    assert not torch.allclose(half, full, atol=1e-3)
+    assert not torch.allclose(half, plain, atol=1e-3)
+
+
+def test_presets_for_other_models_are_refused(preset: Preset) -> None:
+    with pytest.raises(ValueError, match="flux with 2 double and 2 single but the model is sd3"):
+        CalibriApply.execute(make_model("sd3"), preset, 1.0, 0.0, 1.0)
+
+
+def test_preset_of_another_model_of_the_family_warns(
+    preset: Preset, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = make_model()
+    diffusion_model(other).double_blocks[0].img_mod.lin.bias.add_(1.0)
+    CalibriApply.execute(other, preset, 1.0, 0.0, 1.0)
+    assert "found on another model" in caplog.text
+
+
+def test_window_that_never_acts_is_refused(model: Any, preset: Preset) -> None:
+    with pytest.raises(ValueError, match="would never act"):
+        CalibriApply.execute(model, preset, 1.0, 0.7, 0.3)
+
+
+PROMPTS: dict[str, Any] = {"source": "text", "text": "", "file": "none"}
+
+
+def prompt_set(**changes: Any) -> tuple[str, ...]:
+    options = {**PROMPTS, "count": 5, "seed": 0, "split": "train", **changes}
+    checked = CalibriPromptSet.validate_inputs(
+        **{name: options[name] for name in ("source", "text", "file")}
+    )
+    assert checked is True, checked
+    result: tuple[str, ...] = CalibriPromptSet.execute(**options).args[0]
+    return result
+
+
+def test_prompts_from_text_file_and_demo(tmp_path: Path) -> None:
+    (tmp_path / "input" / "lists").mkdir()
+    (tmp_path / "input" / "lists" / "mine.txt").write_text("# mine\na cat\n\na dog\na cat\n")
+    assert prompt_set(text="a\nb\n") == ("a", "b")
+    assert folders.input_text_files() == ["lists/mine.txt"]
+    assert prompt_set(source="file", file="lists/mine.txt") == ("a cat", "a dog")
+    train, test = prompt_set(source="demo"), prompt_set(source="demo", split="test")
+    assert len(set(train) | set(test)) == 10
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"text": " \n# only a comment\n"}, "holds no prompts"),
+        ({"source": "file"}, "No prompt file is chosen"),
+        ({"source": "file", "file": "absent.txt"}, "cannot be read"),
+        ({"source": "file", "file": "../secret.txt"}, "outside ComfyUI's input folder"),
+        ({"source": "file", "file": "/etc/passwd"}, "outside ComfyUI's input folder"),
+        ({"source": "file", "file": "picture.png"}, "is not a .txt file"),
+        ({"source": "file", "file": "binary.txt"}, "is not UTF-8 text"),
+        ({"source": "file", "file": "empty.txt"}, "holds no prompts"),
+    ],
+)
+def test_prompt_lists_that_cannot_be_are_refused_before_the_run(
+    tmp_path: Path, changes: dict[str, str], problem: str
+) -> None:
+    (tmp_path / "secret.txt").write_text("a secret")
+    (tmp_path / "input" / "picture.png").write_bytes(b"\x89PNG")
+    (tmp_path / "input" / "binary.txt").write_bytes(b"\xff\xfe\x00\xd8")
+    (tmp_path / "input" / "empty.txt").write_text("\n")
+    assert problem in str(CalibriPromptSet.validate_inputs(**{**PROMPTS, **changes}))
+
+
+def test_changed_prompt_file_is_read_again(tmp_path: Path) -> None:
+    file = tmp_path / "input" / "mine.txt"
+    file.write_text("a cat")
+    before = CalibriPromptSet.fingerprint_inputs(source="file", file="mine.txt", count=3)
+    os.utime(file, (1, 1))
+    assert CalibriPromptSet.fingerprint_inputs(source="file", file="mine.txt", count=3) != before
+
+
+def test_demo_text_encoder_encodes_as_the_demo_does(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path)
+    encoder = TextEncoder()
+    encoder.load_state_dict(load_file(tmp_path / "text-encoder.safetensors"))
+    for prompt in ("a small red circle left of a large blue square on a white background", ""):
+        tokens, pooled = encoder(token_rows([prompt]))
+        ((encoded, options),) = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
+        torch.testing.assert_close(encoded, tokens, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(options["pooled_output"], pooled, rtol=1e-5, atol=1e-5)
+
+
+def test_demo_text_encoder_weights_words_and_takes_long_prompts(tmp_path: Path) -> None:
+    import nodes
+
+    clip = make_clip(tmp_path)
+
+    def encode(text: str) -> torch.Tensor:
+        result: torch.Tensor = nodes.CLIPTextEncode().encode(clip, text)[0][0][0]
+        return result
+
+    plain = encode("a red circle")
+    assert torch.equal(encode("a (red:1.0) circle"), plain)
+    assert not torch.allclose(encode("a (red:1.2) circle"), plain)
+    assert encode("a red circle " * 10).shape == (1, 48, 64)
+    assert encode("a red circle " * 10).isfinite().all()
+
+
+def test_words_the_demo_does_not_know_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clip = make_clip(tmp_path)
+    clip.tokenize("a zebra and a zebra on a unicorn")
+    assert "does not know: zebra, unicorn" in caplog.text
+    assert VOCABULARY[-1] in caplog.text
+
+
+def test_other_files_are_no_demo_text_encoder(tmp_path: Path) -> None:
+    other = tmp_path / "other.safetensors"
+    save_file({"weight": torch.zeros(2)}, other)
+    with pytest.raises(ValueError, match="is not the demo's text encoder"):
+        load_text_encoder(other)
+    other.write_bytes(b"no safetensors")
+    with pytest.raises(ValueError, match="cannot be read"):
+        load_text_encoder(other)
+
+
+def test_only_small_files_are_offered_as_demo_text_encoder(models: Path) -> None:
+    folder = Path(folder_paths.get_folder_paths("text_encoders")[0])
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "t5xxl.safetensors").write_bytes(bytes(5 * 2**20))
+    (folder / "small.safetensors").write_bytes(bytes(10))
+    offered = folders.text_encoder_files()
+    assert "small.safetensors" in offered
+    assert "t5xxl.safetensors" not in offered
+
+
+def test_models_of_other_families_are_named() -> None:
+    import comfy.supported_models
+    from comfy.model_patcher import ModelPatcher
+
+    config = comfy.supported_models.AuraFlow(
+        {
+            "max_seq": 64,
+            "cond_seq_dim": 64,
+            "n_double_layers": 1,
+            "n_layers": 2,
+            "n_heads": 1,
+            "global_conddim": 64,
+        }
+    )
+    config.set_inference_dtype(torch.float32, None)
+    model = ModelPatcher(config.get_model({}, ""), torch.device("cpu"), torch.device("cpu"))
+    with pytest.raises(ValueError, match="docs/backbones"):
+        backbone_of(model)
+
+
+def test_every_node_is_listed_once() -> None:
+    nodes = asyncio.run(CalibriExtension().get_node_list())
+    ids = [node.GET_SCHEMA().node_id for node in nodes]
+    assert len(set(ids)) == len(ids) == 7
+    assert all(name.startswith("Calibri") for name in ids)
+
+
+def test_preset_saved_here_loads_as_it_was(models: Path, preset: Preset) -> None:
+    file = models / "calibri" / "x.safetensors"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_preset(file, preset)
+    assert load_preset(file) == CalibriLoadPreset.execute("x.safetensors").args[0]
