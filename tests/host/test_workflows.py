@@ -3,38 +3,139 @@
 from __future__ import annotations
 
 import io
+import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from PIL import Image
+from safetensors import safe_open
 
 if TYPE_CHECKING:
-    from comfy_client import ComfyClient
+    from comfy_client import ComfyClient, PromptResult
     from comfy_server import ComfyServer
 
 WORKFLOWS = sorted((Path(__file__).resolve().parents[2] / "workflows").glob("*.json"))
-GENERATIONS = 2  # instead of the calibration's own number, which takes minutes
+PICTURES = 8  # of each model
 
-pytestmark = [pytest.mark.oldest, pytest.mark.slow]
+pytestmark = pytest.mark.oldest
+
+Prompt = dict[str, dict[str, Any]]
+each_workflow = pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
 
 
-@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
-def test_an_example_workflow_runs_and_shows_pictures(
-    client: ComfyClient, server: ComfyServer, file: Path
-) -> None:
+@each_workflow
+def test_its_inputs_are_those_that_its_nodes_have(client: ComfyClient, file: Path) -> None:
+    nodes = client.get_json("/object_info")
     prompt = client.prompt_from_workflow(file)
-    calibrations = [n for n in prompt.values() if n["class_type"] == "CalibriCalibrate"]
-    for node in calibrations:
-        node["inputs"]["generations"] = GENERATIONS
+    for number, node in prompt.items():
+        place = f"{node['class_type']} (node {number})"
+        groups = nodes[node["class_type"]]["input"]
+        required, optional = groups.get("required") or {}, groups.get("optional") or {}
+        assert set(required) <= set(node["inputs"]), place
+        assert set(node["inputs"]) <= set(required) | set(optional), place
+        for name, value in node["inputs"].items():
+            kind = (required.get(name) or optional.get(name))[0]
+            if isinstance(value, list):
+                origin, slot = value
+                assert nodes[prompt[origin]["class_type"]]["output"][slot] == kind, (place, name)
+            elif isinstance(kind, list):
+                assert value in kind, (place, name)
+
+
+@each_workflow
+def test_its_nodes_do_not_lie_on_each_other(file: Path) -> None:
+    boxes = list(_boxes(json.loads(file.read_text(encoding="utf-8"))))
+    for number, (name, left, top, right, bottom) in enumerate(boxes):
+        for other, left2, top2, right2, bottom2 in boxes[number + 1 :]:
+            apart = right <= left2 or right2 <= left or bottom <= top2 or bottom2 <= top
+            assert apart, f"{name} and {other}"
+
+
+@pytest.mark.slow
+def test_generate_shows_plain_and_calibrated_pictures(
+    client: ComfyClient, server: ComfyServer
+) -> None:
+    prompt = client.prompt_from_workflow(_workflow("generate"))
     result = client.run(prompt)
-    pictures = [
-        Image.open(io.BytesIO(client.image(shown))).convert("RGB")
-        for output in result.outputs.values()
-        for shown in output.get("images", [])
+    _assert_before_and_after(client, server, prompt, result)
+
+
+@pytest.mark.slow
+def test_calibrate_leaves_a_preset_a_report_and_pictures(
+    client: ComfyClient, server: ComfyServer
+) -> None:
+    prompt = client.prompt_from_workflow(_workflow("calibrate"))
+    # As it stands it takes minutes: the least that still is a whole calibration.
+    node = _only(prompt, "CalibriCalibrate")
+    prompt[node]["inputs"].update(generations=1, bucket_size=2, run_name="workflow")
+    held_out, _ = prompt[node]["inputs"]["held_out"]
+    prompt[held_out]["inputs"]["count"] = 4
+    result = client.run(prompt)
+
+    report = _pictures(client, result, _only(prompt, "PreviewImage"))
+    assert [picture.shape[1] for picture in report] == [1400]
+    run = server.output / "calibri" / "workflow"
+    files = {file.name for file in run.iterdir()}
+    assert {"journal.sqlite", "report.json", "report.png", "before_after.png"} <= files
+    numbers = json.loads((run / "report.json").read_text(encoding="utf-8"))
+    assert len(numbers["generations"]) == 1
+    saved = sorted((server.models / "calibri").glob("*.safetensors"))
+    assert saved
+    with safe_open(saved[-1], "numpy") as preset:
+        coefficients = preset.get_tensor("coefficients")
+    assert coefficients.shape == (1, len(numbers["recommended"]["coefficients"]))
+    assert np.isfinite(coefficients).all()
+    _assert_before_and_after(client, server, prompt, result, same=(coefficients == 1).all())
+
+
+def _assert_before_and_after(
+    client: ComfyClient,
+    server: ComfyServer,
+    prompt: Prompt,
+    result: PromptResult,
+    same: bool = False,
+) -> None:
+    """Two sets of pictures, saved as such, that show something and differ by the preset alone."""
+    plain, calibrated = (
+        _pictures(client, result, node)
+        for name in ("plain", "calibrated")
+        for node, entry in prompt.items()
+        if entry["inputs"].get("filename_prefix") == f"calibri/{name}"
+    )
+    for pictures in (plain, calibrated):
+        assert [picture.shape for picture in pictures] == [(256, 256, 3)] * PICTURES
+        assert all(picture.std() > 1 for picture in pictures), "a picture of one colour"
+    assert np.array_equal(plain, calibrated) == same
+    saved = list((server.output / "calibri").glob("plain_*_.png"))
+    assert len(saved) >= PICTURES
+
+
+def _pictures(client: ComfyClient, result: PromptResult, node: str) -> list[np.ndarray]:
+    """What an output node shows, each [H, W, 3]."""
+    return [
+        np.asarray(Image.open(io.BytesIO(client.image(shown))).convert("RGB"))
+        for shown in result.outputs[node]["images"]
     ]
-    assert pictures
-    for picture in pictures:
-        assert any(low < high for low, high in picture.getextrema()), "a picture of one colour"
-    saved = list((server.models / "calibri").glob("**/*.safetensors"))
-    assert len(saved) >= len(calibrations)
+
+
+def _workflow(word: str) -> Path:
+    (found,) = (file for file in WORKFLOWS if word in file.stem)
+    return found
+
+
+def _only(prompt: Prompt, kind: str) -> str:
+    (found,) = (number for number, node in prompt.items() if node["class_type"] == kind)
+    return found
+
+
+def _boxes(workflow: dict[str, Any]) -> Iterator[tuple[str, float, float, float, float]]:
+    """(title, left, top, right, bottom) of what a node covers, its title bar included."""
+    title = 30
+    for node in workflow["nodes"]:
+        (left, top), (width, height) = node["pos"], node["size"]
+        if node["flags"].get("collapsed"):
+            width, height = 100, 0
+        yield node.get("title", node["type"]), left, top - title, left + width, top + height
