@@ -19,14 +19,14 @@ from .text_encoder import LENGTH, TextEncoder, token_rows
 from .training import Recipe, train, write
 
 RECIPE = Recipe(
-    steps=6000,
+    steps=4000,
     batch=128,
     learning_rate=1.5e-3,
     warm_up=150,
     decay_from=0.4,
     ema=0.9985,
 )
-KEEP = (2000, 3000, 4000, 5000)
+KEEP = (1500, 2000, 2500, 3000, 3500)
 """Steps whose averaged weights are kept, to choose by headroom for calibration."""
 PICTURES = 65_536
 _EMPTY_PROMPTS = 0.1

@@ -1,0 +1,1 @@
+"""Speed: ratios against named baselines, one command each."""
