@@ -71,7 +71,10 @@ def keeps_rows_apart(name: str) -> bool:
 
 
 def _independent(seeds: Sequence[int], sigmas: torch.Tensor, like: torch.Tensor) -> NoiseSampler:
-    """Fresh noise at each call, as ComfyUI's default (whose CPU seed is the image's plus one)."""
+    """Fresh noise at each call, seeded as ComfyUI's default on the CPU.
+
+    The seed plus one: the image's own seed would draw the initial noise again (v0.3.64 does).
+    """
     generators = {seed: _generator(seed + 1) for seed in seeds}
     shape = (1, *like.shape[1:])
 
