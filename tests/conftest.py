@@ -3,15 +3,18 @@ server."""
 
 from __future__ import annotations
 
+import compileall
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from comfy_server import ComfyServer
+from comfy_server import PACK, ComfyServer
 from comfyui_location import find_comfyui
+from project_folders import BYTECODE, link_folder
 
 if TYPE_CHECKING:
     from comfy_client import ComfyClient
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 # Before torch is imported, here and in the servers: on tiny models a second thread brings little,
 # and beside other busy processes the threads wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+sys.pycache_prefix = str(BYTECODE)
 
 ROOT = Path(__file__).resolve().parents[1]
 TIERS = ("host", "browser")
@@ -63,7 +68,14 @@ def comfyui() -> Path:
 @pytest.fixture(scope="session")
 def server(comfyui: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
     """ComfyUI with this pack, on the CPU, in folders of its own; one for the whole run."""
-    with ComfyServer(comfyui, tmp_path_factory.mktemp("server")) as running:
+    folder = tmp_path_factory.mktemp("server")
+    pack = folder / "base" / "custom_nodes" / PACK
+    link_folder(pack, ROOT)
+    # What the pack costs at a start is measured as at every start but the first.
+    compileall.compile_file(pack / "__init__.py", quiet=1)
+    for package in ROOT.glob("*/__init__.py"):
+        compileall.compile_dir(pack / package.parent.name, maxlevels=0, quiet=1)
+    with ComfyServer(comfyui, folder) as running:
         yield running
 
 

@@ -12,11 +12,9 @@ import tempfile
 from pathlib import Path
 
 from comfyui_location import find_comfyui
-from project_folders import BYTECODE
 
 _comfyui = find_comfyui()
 assert _comfyui is not None, "tests/conftest.py leaves this folder out where there is no ComfyUI"
-sys.pycache_prefix = str(BYTECODE)
 sys.path.insert(0, str(_comfyui))
 
 from comfy.cli_args import args  # noqa: E402 - ComfyUI's folder has just been put on the path
