@@ -23,7 +23,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-PAGE_SECONDS = 60
+PAGE_SECONDS = 120
 
 
 @pytest.fixture(scope="session")
