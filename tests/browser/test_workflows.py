@@ -1,4 +1,4 @@
-"""The example workflows as a person uses them: open one, press Run, watch, cancel, read the help."""
+"""The example workflows as a person uses them: open, run, watch, cancel, read the help."""
 
 from __future__ import annotations
 
