@@ -10,7 +10,7 @@ matter; here the sampler has something to decide.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -168,9 +168,45 @@ def _place(
     return None
 
 
-def sample_pairs(seed: int) -> Iterator[tuple[Description, Scene]]:
-    """An endless stream of descriptions and scenes that fulfil them."""
+_SLOTS: dict[int, tuple[tuple[tuple[float, float], ...], ...]] = {
+    1: (((32, 32),),),
+    2: (((16, 32), (48, 32)), ((32, 16), (32, 48))),
+    3: (
+        ((12, 32), (32, 32), (52, 32)),
+        ((32, 12), (32, 32), (32, 52)),
+        ((32, 18), (16, 46), (48, 46)),
+    ),
+}
+"""Arrangements of one, two and three objects: centres in pixels."""
+_JITTER = 1.5
+
+
+def arrange_scene(description: Description, rng: np.random.Generator) -> Scene:
+    """Draw a tidy scene that fulfils `description`: objects stand in one of few arrangements.
+
+    Which arrangement, and who stands where, is open unless the prompt says so; centres are off by
+    up to 1.5 pixels. This is what the DiT draws. Scattered scenes (`sample_scene`) ask more of a
+    model than so small a one can give, but are what the autoencoder and the reward learn from.
+    """
+    scene = sample_scene(description, rng)
+    while True:
+        arrangements = _SLOTS[len(scene.things)]
+        slots = arrangements[rng.integers(len(arrangements))]
+        order = rng.permutation(len(slots))
+        shifts = rng.uniform(-_JITTER, _JITTER, size=(len(slots), 2))
+        centres = [
+            (slots[i][0] + float(dx), slots[i][1] + float(dy))
+            for i, (dx, dy) in zip(order, shifts, strict=True)
+        ]
+        if description.relation is None or holds(description.relation, *centres):
+            break
+    things = (replace(thing, x=x, y=y) for thing, (x, y) in zip(scene.things, centres, strict=True))
+    return Scene(scene.background, tuple(things))
+
+
+def sample_pairs(seed: int, arranged: bool = False) -> Iterator[tuple[Description, Scene]]:
+    """An endless stream of descriptions and scenes that fulfil them, scattered or arranged."""
     rng = np.random.default_rng(seed)
     while True:
         description = sample_description(rng)
-        yield description, sample_scene(description, rng)
+        yield description, (arrange_scene if arranged else sample_scene)(description, rng)

@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 
 from .train_autoencoder import train_autoencoder
-from .train_dit import RECIPE, latent_cache, train_dit
+from .train_dit import ARRANGED, train_dit
 from .train_reward import train_reward
 from .weights import WEIGHTS, save_autoencoder, save_dit, save_reward, save_text_encoder
 
-CHOSEN_STEP = RECIPE.steps
+CHOSEN_STEP = ARRANGED.steps
 """The DiT checkpoint that ships, chosen by its headroom for calibration (docs/demo-model.md)."""
 
 
@@ -37,9 +37,8 @@ def main() -> None:
     save_autoencoder(autoencoder, options.weights)
     reward = train_reward(autoencoder, folder, seed, device)
     save_reward(reward, options.weights)
-    cache = latent_cache(autoencoder, folder, seed)
-    model = train_dit(cache, folder, seed, device)
-    if RECIPE.steps != CHOSEN_STEP:
+    model = train_dit(autoencoder, folder, seed, device)
+    if ARRANGED.steps != CHOSEN_STEP:
         model.load_state_dict(torch.load(folder / f"dit-{CHOSEN_STEP}.pt"))
     save_text_encoder(model.text_encoder, options.weights)
     save_dit(model.dit, options.weights)

@@ -33,6 +33,8 @@ class Recipe:
     weight_decay: float = 0.01
     clip: float = 1.0
     ema: float = 0.998
+    stop_at: int | None = None
+    """Step at which training ends before the schedule does."""
 
     def rate(self, step: int) -> float:
         """Learning rate of `step`."""
@@ -74,10 +76,11 @@ def train(
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         average, first = state["average"], int(state["step"])
-        log(f"{name}: continuing at step {first} of {recipe.steps}")
+        log(f"{name}: continuing at step {first}")
 
     started, mean_loss = time.monotonic(), 0.0
-    for step in range(first, recipe.steps):
+    last = recipe.stop_at or recipe.steps
+    for step in range(first, last):
         model.train()
         for group in optimiser.param_groups:
             group["lr"] = recipe.rate(step)
@@ -89,10 +92,10 @@ def train(
         _average(average, model, min(recipe.ema, (step + 1) / (step + 10)))
         mean_loss = value.item() if step == first else 0.98 * mean_loss + 0.02 * value.item()
         done = step + 1
-        if done % 50 == 0 or done == recipe.steps:
+        if done % 50 == 0 or done == last:
             rate = (done - first) * recipe.batch / (time.monotonic() - started)
-            log(f"{name}: step {done}/{recipe.steps}  loss {mean_loss:.4f}  {rate:.0f} samples/s")
-        if done % save_every == 0 or done == recipe.steps:
+            log(f"{name}: step {done}/{last}  loss {mean_loss:.4f}  {rate:.0f} samples/s")
+        if done % save_every == 0 or done == last:
             state = {
                 "model": model.state_dict(),
                 "optimiser": optimiser.state_dict(),

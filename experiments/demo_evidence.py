@@ -37,6 +37,7 @@ CFG = 3.0
 GENERATIONS = 40
 TRAIN_PROMPTS = 512
 VALIDATION_PROMPTS = 64
+_PROMPT_SEED = 1
 _JUDGE_SEED = 20_26
 MEASURES = ("reward", "facts", "all_facts", "fit")
 
@@ -49,13 +50,24 @@ def evaluator_of(demo: DemoPipeline, prompts: tuple[str, ...], steps: int) -> Co
     return demo.evaluator(settings, prompts)
 
 
+def validation_prompts() -> tuple[str, ...]:
+    """What picks among a search's finalists, as in the example workflow."""
+    return tuple(generate_prompts(VALIDATION_PROMPTS, _PROMPT_SEED, "test"))
+
+
+def judged_prompts() -> tuple[str, ...]:
+    """Held out from training, searching and selecting alike."""
+    chosen = set(validation_prompts())
+    drawn = generate_prompts(JUDGED + VALIDATION_PROMPTS, 0, "test")
+    return tuple(prompt for prompt in drawn if prompt not in chosen)[:JUDGED]
+
+
 def search(folder: Path, seed: int) -> None:
     """One whole search; its journal and answer go to `folder/seed-N`."""
-    prompts = generate_prompts(TRAIN_PROMPTS + VALIDATION_PROMPTS, seed, "train")
     demo = load_demo()
     config = RunConfig(
-        prompts=tuple(prompts[:TRAIN_PROMPTS]),
-        validation_prompts=tuple(prompts[TRAIN_PROMPTS:]),
+        prompts=tuple(generate_prompts(TRAIN_PROMPTS, _PROMPT_SEED, "train")),
+        validation_prompts=validation_prompts(),
         reward=demo.reward.name,
         generations=GENERATIONS,
         seed=seed,
@@ -85,7 +97,7 @@ def search(folder: Path, seed: int) -> None:
 
 def judge(folder: Path, seed: int | None) -> None:
     """Judge the answer of a seed, or the plain model (None), on the held-out prompts."""
-    prompts = tuple(generate_prompts(JUDGED, 0, "test"))
+    prompts = judged_prompts()
     demo = load_demo()
     space, vector = demo.space(), demo.space().identity
     target = folder / "plain.json"

@@ -5,6 +5,7 @@ The node's face; `calibration_run.py` is what it does.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import comfy.samplers
@@ -61,8 +62,9 @@ class CalibriCalibrate(io.ComfyNode):
             count = max(2, min(MOST_HELD_OUT, len(prompts) // 4))
             split = split_prompts(prompts, count, inputs["seed"])
             prompts, held_out = split.training, split.held_out
-        result = run_calibration(prompts=prompts, held_out=held_out, **inputs)
-        show_on_node(cls.hidden, result.text)
+        say = partial(show_on_node, cls.hidden)
+        result = run_calibration(prompts=prompts, held_out=held_out, say=say, **inputs)
+        say(result.text)
         shown = {"images": result.pictures, "text": (result.text,)}
         return io.NodeOutput(result.preset, result.report, ui=shown)
 
@@ -147,6 +149,7 @@ def _inputs() -> list[io.Input]:
             default=0,
             min=0,
             max=2**63 - 1,
+            control_after_generate=False,  # another seed is another run, not the same one continued
             tooltip="Of the search and of all its noise.",
         ),
         io.String.Input(

@@ -8,6 +8,7 @@ its journal when it is called with the same settings again.
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,8 +72,9 @@ def run_calibration(
     run_name: str,
     bucket_size: int,
     validate_every: int,
+    say: Callable[[str], None],
 ) -> RunResult:
-    """Calibrate, or go on with, the run of these settings.
+    """Calibrate, or go on with, the run of these settings; `say` hears how it goes.
 
     Raises ValueError with one sentence for what does not fit together, before anything is sampled;
     whatever is raised later leaves the run's journal resumable.
@@ -97,7 +99,7 @@ def run_calibration(
     )
     evaluator = ComfyEvaluator(model, clip, vae, reward, space, settings, config.all_prompts)
     folder = runs.run_folder(run_name, runs.settings_of(config, space))
-    progress = Progress(evaluator, space, config.validation_samples())
+    progress = Progress(evaluator, space, config.validation_samples(), say)
     with Journal.open(folder / runs.JOURNAL) as journal:
         outcome = calibrate(
             config, space, evaluator, journal, progress.on_generation, progress.on_batch

@@ -16,10 +16,9 @@ from .rewards import CalibriDemoReward
 class CalibriExtension(ComfyExtension):
     """Registers the model folders and lists the nodes."""
 
-    async def on_load(self) -> None:
-        folders.register()
-
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        # Not in on_load, which ComfyUI 0.3.64 does not call.
+        folders.register()
         return [
             CalibriApply,
             CalibriCalibrate,

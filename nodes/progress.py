@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import comfy.model_management
@@ -23,14 +23,20 @@ PREVIEW_SIDE = 512  # pixels of the preview's longer side
 class Progress:
     """Counts images on the progress bar and previews the search's mean after each generation.
 
-    `samples` are the pictures shown: the plain model's above, the calibrated model's below.
+    `samples` are the pictures shown: the plain model's above, the calibrated model's below. `say`
+    gets one line of numbers a generation.
     """
 
     def __init__(
-        self, evaluator: ComfyEvaluator, space: CoefficientSpace, samples: Sequence[Sample]
+        self,
+        evaluator: ComfyEvaluator,
+        space: CoefficientSpace,
+        samples: Sequence[Sample],
+        say: Callable[[str], None],
     ) -> None:
         self._evaluator, self._space = evaluator, space
         self._samples = samples[:PREVIEWED]
+        self._say = say
         self._bar = comfy.utils.ProgressBar(1)
         self._before: np.ndarray | None = None
         self._done, self._total = 0, 1
@@ -45,9 +51,19 @@ class Progress:
         """Preview the search's mean as it stands."""
         if self._before is None:
             self._before = self._evaluator.images(self._space.identity[None], self._samples)[0]
+        self._say(_words(summary))
         after = self._evaluator.images(summary.vector[None], self._samples)[0]
         picture = Image.fromarray(before_and_after(self._before, after))
         self._bar.update_absolute(self._done, self._total, ("JPEG", picture, PREVIEW_SIDE))
+
+
+def _words(summary: GenerationSummary) -> str:
+    validated = summary.validation
+    held_out = "" if validated is None else f", {validated:.4g} on held-out prompts"
+    return (
+        f"Generation {summary.generation} of {summary.generations}: mean reward "
+        f"{summary.mean:.4g} (candidates {summary.worst:.4g} to {summary.best:.4g}){held_out}"
+    )
 
 
 def before_and_after(before: np.ndarray, after: np.ndarray) -> np.ndarray:

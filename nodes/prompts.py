@@ -40,7 +40,12 @@ class CalibriPromptSet(io.ComfyNode):
                     "count", default=64, min=1, max=4096, tooltip="How many, for the demo."
                 ),
                 io.Int.Input(
-                    "seed", default=0, min=0, max=2**32 - 1, tooltip="Which ones, for the demo."
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**32 - 1,
+                    control_after_generate=False,
+                    tooltip="Which ones, for the demo.",
                 ),
                 io.Combo.Input(
                     "split",
