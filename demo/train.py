@@ -12,12 +12,9 @@ from pathlib import Path
 import torch
 
 from .train_autoencoder import train_autoencoder
-from .train_dit import ARRANGED, train_dit
+from .train_dit import train_dit
 from .train_reward import train_reward
 from .weights import WEIGHTS, save_autoencoder, save_dit, save_reward, save_text_encoder
-
-CHOSEN_STEP = ARRANGED.steps
-"""The DiT checkpoint that ships, chosen by its headroom for calibration (docs/demo-model.md)."""
 
 
 def main() -> None:
@@ -38,8 +35,6 @@ def main() -> None:
     reward = train_reward(autoencoder, folder, seed, device)
     save_reward(reward, options.weights)
     model = train_dit(autoencoder, folder, seed, device)
-    if ARRANGED.steps != CHOSEN_STEP:
-        model.load_state_dict(torch.load(folder / f"dit-{CHOSEN_STEP}.pt"))
     save_text_encoder(model.text_encoder, options.weights)
     save_dit(model.dit, options.weights)
     print(f"Written to {options.weights}")

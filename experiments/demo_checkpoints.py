@@ -31,7 +31,7 @@ from .demo_sampling import DemoEvaluator, Setting, judge, load_training_state
 Models = tuple[Flux, TextEncoder, Autoencoder, DemoReward]
 
 _JUDGED = 256
-_STEP_COUNTS = (2, 4, 6, 10, 15, 30)
+_STEP_COUNTS = (4, 8, 15)
 _SEARCHED = 512
 
 

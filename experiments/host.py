@@ -43,17 +43,19 @@ class DemoPipeline:
         return coefficient_space(backbone_of(self.model), granularity)
 
 
-def load_demo(weights: Path = WEIGHTS, cpu: bool = True) -> DemoPipeline:
-    """Start ComfyUI (COMFYUI_PATH, or comfy-cli's default) and load the demo; nothing is served.
-
-    Raises FileNotFoundError where there is no ComfyUI.
-    """
+def find_comfyui() -> Path:
+    """COMFYUI_PATH, or comfy-cli's default; FileNotFoundError where there is no ComfyUI."""
     comfyui = Path(os.environ.get("COMFYUI_PATH") or Path.home() / "comfy" / "ComfyUI")
     if not (comfyui / "main.py").exists():
         raise FileNotFoundError(
             f"There is no ComfyUI in {comfyui}; set COMFYUI_PATH to the folder of its main.py."
         )
-    sys.path.insert(0, str(comfyui))
+    return comfyui
+
+
+def load_demo(weights: Path = WEIGHTS, cpu: bool = True) -> DemoPipeline:
+    """Start ComfyUI inside this process and load the demo; nothing is served."""
+    sys.path.insert(0, str(find_comfyui()))
     sys.dont_write_bytecode = True
     from comfy.cli_args import args
 
@@ -63,7 +65,7 @@ def load_demo(weights: Path = WEIGHTS, cpu: bool = True) -> DemoPipeline:
     import comfy.utils
 
     from ..demo.reward import DemoReward
-    from ..nodes.demo import load_text_encoder
+    from ..nodes.demo_clip import load_text_encoder
 
     return DemoPipeline(
         model=comfy.sd.load_diffusion_model(str(weights / DIT)),

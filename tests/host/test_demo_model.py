@@ -15,7 +15,7 @@ from comfyui_calibri.demo.prompts import generate_prompts
 from comfyui_calibri.demo.sampler import sample
 from comfyui_calibri.demo.text_encoder import TextEncoder, token_rows
 from comfyui_calibri.demo.weights import DIT, TEXT_ENCODER, VAE, WEIGHTS, load_into
-from comfyui_calibri.nodes.demo import load_text_encoder
+from comfyui_calibri.nodes.demo_clip import load_text_encoder
 
 PROMPTS = [*generate_prompts(3, 0, "test"), ""]
 
