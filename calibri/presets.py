@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from .atomic_file import write_atomically
 from .backbones import Backbone, read_backbone
 from .coefficients import CoefficientError, CoefficientSpace, Vector, coefficient_space
 from .preset_metadata import (
@@ -72,7 +72,7 @@ def save_preset(path: str | os.PathLike[str], preset: Preset, overwrite: bool = 
             f"The preset {path} exists already: choose another name or allow overwriting."
         )
     try:
-        _write_atomically(path, data)
+        write_atomically(path, data)
     except OSError as error:
         mend = "free some space" if error.errno == errno.ENOSPC else "check the folder"
         raise OSError(
@@ -180,17 +180,3 @@ def _read_file(path: Path) -> tuple[str, dict[str, NDArray[Any]]]:
             "choose a file made by Calibri."
         )
     return metadata[METADATA_KEY], tensors
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # mkstemp's files are for their owner alone
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -7,8 +7,6 @@ in the journal or was computed by `calibrate`.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .atomic_file import write_atomically
 from .configuration import library_versions
 from .journal import Journal
 from .selection import bootstrap_interval, prompt_means
@@ -111,20 +110,12 @@ def save_picture(path: Path | str, picture: NDArray[np.uint8]) -> None:
 
 
 def _replace_file(path: Path, data: bytes) -> None:
-    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        os.replace(temporary, path)
-    except BaseException as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise OSError(
-                error.errno,
-                f"The report {path} could not be written ({error.strerror}): free some disk space "
-                "or name another folder; the run itself is kept in its journal.",
-            ) from error
-        raise
+        write_atomically(path, data)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"The report {path} could not be written ({error.strerror}): free some disk space "
+            "or name another folder; the run itself is kept in its journal.",
+        ) from error

@@ -36,7 +36,8 @@ SEARCH_STEPS = 4
 CFG = 1.0
 GENERATIONS = 30
 TRAIN_PROMPTS = 512
-VALIDATION_PROMPTS = 64
+VALIDATION_PROMPTS = 256
+VALIDATE_EVERY = 15
 _PROMPT_SEED = 1
 _JUDGE_SEED = 20_26
 MEASURES = ("reward", "facts", "all_facts", "fit")
@@ -70,6 +71,7 @@ def search(folder: Path, seed: int) -> None:
         validation_prompts=validation_prompts(),
         reward=demo.reward.name,
         generations=GENERATIONS,
+        validate_every=VALIDATE_EVERY,
         seed=seed,
     )
     evaluator = evaluator_of(demo, config.all_prompts, SEARCH_STEPS)

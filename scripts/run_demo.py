@@ -90,15 +90,19 @@ def show_results(
     presets: list[Path],
 ) -> None:
     """Say what came out, and where each file is."""
-    run_folders = {picture.parent for picture in _pictures(server, calibrated)}
+    pictures = [*_pictures(server, calibrated), *_pictures(server, generated)]
     say("\nResults")
     for line in _texts(calibrated):
         say(f"  {line}")
-    for folder in sorted(run_folders):
-        for file in sorted(folder.iterdir()):
-            say(f"  {file}")
-    for file in (*presets, *_pictures(server, generated)):
-        say(f"  {file}")
+    for folder in sorted({picture.parent for picture in pictures}):
+        before_after = folder / "before_after.png"
+        if before_after.exists():
+            say(f"  before and after  {before_after}")
+            say(f"  report            {folder / 'report.png'}, report.json")
+        else:
+            say(f"  pictures          {folder}")
+    for preset in presets:
+        say(f"  preset            {preset}")
 
 
 def _pictures(server: ComfyServer, outputs: Mapping[str, Any]) -> Iterator[Path]:
