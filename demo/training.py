@@ -86,7 +86,7 @@ def train(
             group["lr"] = recipe.rate(step)
         value = loss(step)
         optimiser.zero_grad(set_to_none=True)
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
         optimiser.step()
         _average(average, model, min(recipe.ema, (step + 1) / (step + 10)))

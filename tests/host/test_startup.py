@@ -32,7 +32,7 @@ import asyncio, sys
 sys.path.insert(0, {str(comfyui)!r})
 from comfy.cli_args import args
 args.cpu = True
-import comfy_api.latest, comfy.samplers, comfy.sd, server
+import comfy_api.latest, comfy.samplers, comfy.sd, folder_paths
 before = set(sys.modules)
 import comfyui_calibri
 asyncio.run(asyncio.run(comfyui_calibri.comfy_entrypoint()).get_node_list())

@@ -20,12 +20,11 @@ if TYPE_CHECKING:
 WORKFLOWS = sorted((Path(__file__).resolve().parents[2] / "workflows").glob("*.json"))
 PICTURES = 8  # of each model
 
-pytestmark = pytest.mark.oldest
-
 Prompt = dict[str, dict[str, Any]]
 each_workflow = pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
 
 
+@pytest.mark.oldest
 @each_workflow
 def test_its_inputs_are_those_that_its_nodes_have(client: ComfyClient, file: Path) -> None:
     nodes = client.get_json("/object_info")
