@@ -95,7 +95,7 @@ def check_same_run(journal: Journal, config: RunConfig, space: CoefficientSpace)
 
     Returns whether the journal had a run already. Raises JournalError if it is another one.
     """
-    wanted = _record(config, space)
+    wanted = run_record(config, space)
     held = journal.config()
     if held is None:
         journal.set_config(wanted)
@@ -124,8 +124,8 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
-def _record(config: RunConfig, space: CoefficientSpace) -> dict[str, Any]:
-    """The run's identity as JSON values: all but its budget."""
+def run_record(config: RunConfig, space: CoefficientSpace) -> dict[str, Any]:
+    """What tells one run from another, as JSON values: all but its budget."""
     settings = {name: value for name, value in asdict(config).items() if name not in _BUDGET}
     record: dict[str, Any] = json.loads(
         json.dumps(

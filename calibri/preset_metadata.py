@@ -155,9 +155,13 @@ def _text(value: Any, where: str) -> str:
 
 
 def _number(value: Any, where: str) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value):
+    try:
+        number = float(value) if type(value) in (int, float) else math.nan
+    except OverflowError:  # an integer of 400 digits
+        number = math.inf
+    if not math.isfinite(number):
         raise MetadataError(f"{where} must be a finite number")
-    return float(value)
+    return number
 
 
 def _scalar(value: Any, key: str) -> Scalar:

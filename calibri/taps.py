@@ -24,6 +24,7 @@ class GainTaps:
     """
 
     def __init__(self, model: nn.Module, backbone: Backbone) -> None:
+        self.model = model
         self._count = len(backbone.taps)
         taps_of: dict[str, list[int]] = {}
         for position, tap in enumerate(backbone.taps):

@@ -1,7 +1,7 @@
 """The demo's text encoder: a two-layer CLIP text model over whole words.
 
 Causal attention, final layer norm, pooled output at the end token; names are those of a CLIP
-checkpoint, so that ComfyUI's own CLIP classes can hold the file (`nodes/demo.py`).
+checkpoint, so that ComfyUI's own CLIP classes can hold the file (`nodes/demo_clip.py`).
 """
 
 from __future__ import annotations

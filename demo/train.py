@@ -28,7 +28,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    device, folder, seed = torch.device(options.device), options.folder, options.seed
+    device, seed = torch.device(options.device), options.seed
+    folder = options.folder / f"seed-{seed}"
 
     autoencoder = train_autoencoder(folder, seed, device)
     save_autoencoder(autoencoder, options.weights)

@@ -1,6 +1,6 @@
 """Choose the demo's checkpoint by its headroom for calibration.
 
-    python -m comfyui_calibri.experiments.demo_checkpoints --steps 2000 4000 6000
+    python -m comfyui_calibri.experiments.demo_checkpoints --steps 1000 1600 2200 --cfg 1
 
 For each checkpoint of `demo/train_dit.py` and each setting: how much steps matter to the plain
 model, and what a short search gains, on training-split prompts only. The held-out split is left
@@ -44,7 +44,7 @@ def main() -> None:
         "--steps", type=int, nargs="*", default=[], help="checkpoints; none: newest"
     )
     parser.add_argument("--cfg", type=float, nargs="*", default=[1.0, 3.0])
-    parser.add_argument("--sampler-steps", type=int, default=6, help="of the search")
+    parser.add_argument("--sampler-steps", type=int, default=4, help="of the search")
     parser.add_argument("--generations", type=int, default=30, help="0: no search")
     parser.add_argument("--profile", default="default")
     parser.add_argument("--seed", type=int, default=0)

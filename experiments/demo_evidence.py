@@ -66,6 +66,8 @@ def judged_prompts() -> tuple[str, ...]:
 def search(folder: Path, seed: int) -> None:
     """One whole search; its journal and answer go to `folder/seed-N`."""
     demo = load_demo()
+    from ..nodes.identity import identity
+
     config = RunConfig(
         prompts=tuple(generate_prompts(TRAIN_PROMPTS, _PROMPT_SEED, "train")),
         validation_prompts=validation_prompts(),
@@ -73,6 +75,12 @@ def search(folder: Path, seed: int) -> None:
         generations=GENERATIONS,
         validate_every=VALIDATE_EVERY,
         seed=seed,
+        # So that a journal of other weights or settings is refused, not continued.
+        sampling={
+            "steps": SEARCH_STEPS,
+            "cfg": CFG,
+            **{name: identity(patcher) for name, patcher in demo.patchers().items()},
+        },
     )
     evaluator = evaluator_of(demo, config.all_prompts, SEARCH_STEPS)
     run = folder / f"seed-{seed}"

@@ -35,6 +35,10 @@ class DemoPipeline:
             self.model, self.clip, self.vae, self.reward, self.space(granularity), settings, prompts
         )
 
+    def patchers(self) -> dict[str, Any]:
+        """The ModelPatchers of all that makes a picture."""
+        return {"model": self.model, "clip": self.clip.patcher, "vae": self.vae.patcher}
+
     def space(self, granularity: str = "gate") -> Any:
         """The model's coefficients."""
         from ..calibri.coefficients import coefficient_space

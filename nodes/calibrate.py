@@ -141,8 +141,8 @@ def _inputs() -> list[io.Input]:
             default=30,
             min=1,
             max=100_000,
-            tooltip="Each tries 16 or more candidates on every prompt of its bucket. Raise it and "
-            "queue again to go on with a finished run.",
+            tooltip="Each tries a population of candidates (16 by default) on every prompt of its "
+            "bucket. Raise it and queue again to go on with a finished run.",
         ),
         io.Int.Input(
             "seed",

@@ -13,11 +13,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import comfy.samplers
 import numpy as np
 import torch
 
 from ..calibri.calibration import Outcome, RunConfig, calibrate
 from ..calibri.coefficients import CoefficientSpace, coefficient_space
+from ..calibri.configuration import run_record
 from ..calibri.evaluation import Floats
 from ..calibri.figure import draw_report
 from ..calibri.journal import Journal
@@ -92,13 +94,17 @@ def run_calibration(
         validate_every=validate_every,
         sampling={
             **asdict(settings),
+            # Nodes such as ModelSamplingFlux change the schedule.
+            "sigmas": comfy.samplers.calculate_sigmas(
+                model.get_model_object("model_sampling"), scheduler, steps
+            ).tolist(),
             "model": identity.identity(model),
             "text_encoder": identity.identity(clip.patcher),
             "vae": identity.identity(vae.patcher),
         },
     )
     evaluator = ComfyEvaluator(model, clip, vae, reward, space, settings, config.all_prompts)
-    folder = runs.run_folder(run_name, runs.settings_of(config, space))
+    folder = runs.run_folder(run_name, run_record(config, space))
     progress = Progress(evaluator, space, config.validation_samples(), say)
     with Journal.open(folder / runs.JOURNAL) as journal:
         outcome = calibrate(

@@ -144,8 +144,8 @@ def _uncovered(module: torch.nn.Module) -> torch.nn.Module:
 def _taps_of(model: BaseModel) -> GainTaps:
     """The taps of the model in use: a deep clone or another GPU's copy has its own."""
     with _taps_lock:
+        module = _uncovered(model.diffusion_model)
         taps = _taps.get(model)
-        if taps is None:
-            module = _uncovered(model.diffusion_model)
+        if taps is None or taps.model is not module:
             taps = _taps[model] = GainTaps(module, read_backbone(module))
         return taps

@@ -31,6 +31,7 @@ class CalibriLoadPreset(io.ComfyNode):
                 )
             ],
             outputs=[sockets.Preset.Output(display_name="preset")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -53,7 +54,9 @@ class CalibriLoadPreset(io.ComfyNode):
     def execute(cls, preset_name: str) -> io.NodeOutput:
         from ..calibri.presets import load_preset
 
-        return io.NodeOutput(load_preset(folders.preset_path(preset_name)))
+        preset = load_preset(folders.preset_path(preset_name))
+        show_on_node(cls.hidden, _words(preset))
+        return io.NodeOutput(preset)
 
 
 class CalibriSavePreset(io.ComfyNode):
@@ -94,8 +97,25 @@ class CalibriSavePreset(io.ComfyNode):
         from ..calibri.presets import save_preset
 
         path = folders.new_preset_path(filename_prefix)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"The folder {path.parent} could not be made ({error.strerror}): free some disk "
+                "space or choose another prefix; nothing was saved.",
+            ) from error
         save_preset(path, preset)
         text = f"Saved as {path}"
         show_on_node(cls.hidden, text)
         return io.NodeOutput(ui=ui.PreviewText(text))
+
+
+def _words(preset: Preset) -> str:
+    """What a preset's user should set, and what to expect."""
+    found = ", ".join(f"{name} {value}" for name, value in preset.sampling.items() if value)
+    gains = "".join(
+        f" {reward.name}: {reward.before:.4g} plain, {reward.after:.4g} calibrated."
+        for reward in preset.rewards
+    )
+    return f"{preset.title or 'Preset'}. Found with {found or 'settings it does not name'}.{gains}"

@@ -7,19 +7,14 @@ other settings under the same name get a folder of their own (`<name>-2`, …), 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import folder_paths
 
 from ..calibri.report import save_report
 from .folders import safe_name
-
-if TYPE_CHECKING:
-    from ..calibri.coefficients import CoefficientSpace
-    from ..calibri.configuration import RunConfig
 
 CONFIG = "config.json"
 JOURNAL = "journal.sqlite"
@@ -29,31 +24,19 @@ REPORT_PICTURE = "report.png"
 BEFORE_AFTER = "before_after.png"
 
 
-def run_folder(name: str, settings: Mapping[str, Any]) -> Path:
-    """The folder of the run with these settings, made if there is none; `settings` are JSON values.
+def run_folder(name: str, settings: dict[str, Any]) -> Path:
+    """The folder of the run with these settings (`run_record`), made if there is none.
 
     Raises ValueError for a name that leads elsewhere.
     """
-    wanted = json.loads(json.dumps(settings))
     for folder in _candidates(safe_name(name)):
-        if _settings_of(folder) == wanted:
+        if _settings_of(folder) == settings:
             return folder
-        if not folder.exists():
-            save_report(folder / CONFIG, wanted)
+        # A folder that could not be filled, on a full disk say, is taken at the next try.
+        if not folder.exists() or not any(folder.iterdir()):
+            save_report(folder / CONFIG, settings)
             return folder
     raise AssertionError("there is always a next folder")
-
-
-def settings_of(config: RunConfig, space: CoefficientSpace) -> dict[str, Any]:
-    """What tells one run from another: all but the budget, which a run may be given more of."""
-    settings = asdict(config)
-    del settings["generations"], settings["max_seconds"]
-    return {
-        **settings,
-        "family": space.backbone.family,
-        "granularity": space.granularity,
-        "coefficients": space.names,
-    }
 
 
 def as_output(path: Path) -> dict[str, str]:
@@ -75,6 +58,6 @@ def _candidates(name: Path) -> Iterator[Path]:
 def _settings_of(folder: Path) -> Any:
     """The settings a folder was made for; None where it is no run's folder."""
     try:
-        return json.loads((folder / CONFIG).read_text())
+        return json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None

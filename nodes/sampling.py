@@ -8,7 +8,7 @@ says whose noise is whose, `patching.py` how a row gets its coefficients.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -110,8 +110,8 @@ class ComfyEvaluator:
         """Rewards [len(batch)]; BatchTooLargeError where memory runs out and halves may fit."""
         images = self._draw(batch, vectors, bucket)
         prompts = [self.prompts[bucket[position].prompt] for _, position in batch]
-        rewards = self._reward.score(images, prompts)
-        return np.asarray(torch.as_tensor(rewards).detach().cpu(), dtype=np.float64)
+        rewards = self._within_memory(len(batch), lambda: self._reward.score(images, prompts))
+        return torch.as_tensor(rewards).detach().cpu().double().numpy()
 
     def images(self, vectors: Floats, bucket: Sequence[Sample]) -> np.ndarray:
         """Pictures [K, len(bucket), H, W, 3], uint8."""
@@ -132,21 +132,26 @@ class ComfyEvaluator:
 
     def _draw(self, batch: Batch, vectors: Floats, bucket: Sequence[Sample]) -> torch.Tensor:
         """Images [len(batch), H, W, 3] in 0..1; out of memory becomes BatchTooLargeError."""
+        return self._within_memory(
+            len(batch), lambda: self._decode(self._sample(batch, vectors, bucket))
+        )
+
+    def _within_memory(self, images: int, make: Callable[[], torch.Tensor]) -> torch.Tensor:
         try:
-            return self._decode(self._sample(batch, vectors, bucket))
+            return make()
         except Exception as error:
             if not _out_of_memory(error):
                 raise
         # Outside the except block the failed run's tensors are free.
         comfy.model_management.soft_empty_cache()
-        if len(batch) == 1:
+        if images == 1:
             raise RuntimeError(
                 f"One image of {self._settings.width} x {self._settings.height} does not fit in "
                 "memory beside the model; use a smaller size, or start ComfyUI with --lowvram. "
                 "The run goes on where it stopped when the same settings are queued again."
             )
-        logging.warning("Calibri: %d images at once ran out of memory; halving.", len(batch))
-        raise BatchTooLargeError(f"a batch of {len(batch)} images ran out of memory")
+        logging.warning("Calibri: %d images at once ran out of memory; halving.", images)
+        raise BatchTooLargeError(f"a batch of {images} images ran out of memory")
 
     def _sample(self, batch: Batch, vectors: Floats, bucket: Sequence[Sample]) -> torch.Tensor:
         """Latents [len(batch), ...] on the model's device."""

@@ -204,6 +204,23 @@ def test_out_of_memory_asks_for_halves_and_rewards_stay(
     assert pictures.shape == (3, 2, 64, 64, 3)
 
 
+def test_reward_in_half_precision_that_runs_out_of_memory_is_halved_too(
+    model: ModelPatcher, clip: CLIP, vae: VAE, space: CoefficientSpace
+) -> None:
+    class Large(Brightness):
+        def score(self, images: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+            if len(images) > 1:
+                raise comfy.model_management.OOM_EXCEPTION("out of memory")
+            return super().score(images, prompts).bfloat16()
+
+    judge = ComfyEvaluator(model, clip, vae, Large(), space, SETTINGS, PROMPTS)
+    with pytest.raises(BatchTooLargeError):
+        judge.run(((0, 0), (0, 1)), space.identity[None], BUCKET)
+    (reward,) = judge.run(((0, 0),), space.identity[None], BUCKET)
+    plain = evaluator(model, clip, vae, space)
+    assert reward == pytest.approx(plain.run(((0, 0),), space.identity[None], BUCKET)[0], rel=1e-2)
+
+
 def test_one_image_too_large_for_memory_says_what_to_do(
     model: ModelPatcher, clip: CLIP, vae: VAE, space: CoefficientSpace
 ) -> None:

@@ -195,6 +195,7 @@ def test_a_model_is_no_preset(tmp_path: Path) -> None:
         ({"coefficients": ["a"] * 4}, "not all different"),
         ({"coefficients": ["a", "b"]}, r"of shape \(1, 4\), not float32 of shape \(1, 2\)"),
         ({"coefficients": [1, 2, 3, 4]}, "coefficients must be of type str"),
+        ({"sampling": {"steps": 10**400}}, r"sampling\['steps'\] must be a finite number"),
         ({"sampling": {"steps": [1]}}, r"sampling\['steps'\] must be a finite number"),
         ({"sampling": {"steps": float("nan")}}, "it is no JSON"),
         ({"rewards": [{"name": "x"}]}, "rewards lacks 'after'"),
