@@ -80,7 +80,10 @@ def install_comfyui() -> Path:
     comfy-cli makes a complete ComfyUI with an environment of its own, ready for `comfy launch`.
     NotInstalledError if it cannot, most often because GitHub cannot be reached.
     """
-    python = make_environment(RUN / "comfy-cli", ["comfy-cli"], "comfy-cli")
+    try:
+        python = make_environment(RUN / "comfy-cli", ["comfy-cli"], "comfy-cli")
+    except SetupError as error:
+        raise NotInstalledError(f"{error} Or set COMFYUI_PATH to a ComfyUI folder.") from error
     command = [str(python), "-m", "comfy_cli", "--skip-prompt", f"--workspace={DEFAULT}", "install"]
     # Inside an activated environment comfy-cli would install into that one.
     outside = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "CONDA_PREFIX")}

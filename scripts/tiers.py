@@ -57,7 +57,10 @@ def run_tiers(tiers: Sequence[str], pytest_options: Sequence[str]) -> int:
     for name in tiers:
         started = time.monotonic()
         with step(f"Tests: {name}"):
-            state, words = TIERS[name](machine)
+            try:
+                state, words = TIERS[name](machine)
+            except SetupError as error:
+                state, words = "not run", str(error)
             outcomes[name] = Outcome(state, words, time.monotonic() - started)
     say(f"\nReports: {RESULTS}")
     for name, outcome in outcomes.items():

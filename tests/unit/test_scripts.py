@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import comfyui_location
-from comfyui_location import find_comfyui, install_comfyui
+from comfyui_location import NotInstalledError, find_comfyui, install_comfyui
 from project_folders import link_folder
 from setup_error import SetupError
 
@@ -73,6 +73,15 @@ def test_comfyui_that_cannot_be_installed_is_said_with_the_mend(
     # A Python without comfy-cli fails as comfy-cli does without a network.
     monkeypatch.setattr(comfyui_location, "make_environment", lambda *_: Path(sys.executable))
     with pytest.raises(SetupError, match=r"could not install ComfyUI .* set COMFYUI_PATH"):
+        install_comfyui()
+
+
+def test_no_comfy_cli_is_said_with_the_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: object) -> Path:
+        raise SetupError("The packages could not be installed.")
+
+    monkeypatch.setattr(comfyui_location, "make_environment", unreachable)
+    with pytest.raises(NotInstalledError, match=r"could not be installed\. .* set COMFYUI_PATH"):
         install_comfyui()
 
 
