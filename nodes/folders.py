@@ -6,7 +6,7 @@ Nodes name files the way ComfyUI does, relative to these folders; nothing here l
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import folder_paths
 
@@ -74,8 +74,11 @@ def safe_name(name: str) -> Path:
 def input_path(name: str) -> Path:
     """A file below ComfyUI's input folder; ValueError for a path that leads out of it."""
     root = Path(folder_paths.get_input_directory()).resolve()
-    path = (root / name).resolve()
-    if not path.is_relative_to(root):
+    # By its words first: on Windows, to resolve a network path is to connect to its server.
+    windows = PureWindowsPath(name)
+    leads_out = bool(windows.drive or windows.root) or ".." in re.split(r"[\\/]", name)
+    path = root if leads_out else (root / name).resolve()
+    if leads_out or not path.is_relative_to(root):
         raise ValueError(
             f"{name!r} lies outside ComfyUI's input folder; put the file there and name it "
             "relative to it."

@@ -47,7 +47,9 @@ class CalibriLoadPreset(io.ComfyNode):
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, preset_name: str) -> float:
+    def fingerprint_inputs(cls, preset_name: str | None) -> float:
+        if preset_name is None:  # linked; ComfyUI watches what it is linked to
+            return 0.0
         return folders.preset_path(preset_name).stat().st_mtime
 
     @classmethod

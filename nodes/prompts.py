@@ -71,8 +71,9 @@ class CalibriPromptSet(io.ComfyNode):
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, source: str, file: str, **_: object) -> float:
-        if source != "file" or file == NO_FILE:
+    def fingerprint_inputs(cls, source: str | None, file: str | None, **_: object) -> float:
+        # A linked input is None here; ComfyUI watches what it is linked to.
+        if source != "file" or file is None or file == NO_FILE:
             return 0.0
         path = folders.input_path(file)
         return path.stat().st_mtime if path.is_file() else -1.0

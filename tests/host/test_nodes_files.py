@@ -1,4 +1,4 @@
-"""Presets, prompts and the demo's text encoder as files: found, read, or refused in a sentence."""
+"""Presets and prompts as files: found, read, or refused in a sentence."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ from typing import Any
 import folder_paths
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from comfyui_calibri.calibri.coefficients import coefficient_space
-from comfyui_calibri.calibri.presets import Preset, fingerprint, load_preset, save_preset
-from comfyui_calibri.demo.text_encoder import VOCABULARY, TextEncoder, token_rows
+from comfyui_calibri.calibri.presets import Preset, fingerprint
 from comfyui_calibri.nodes import folders
 from comfyui_calibri.nodes.apply import CalibriApply
-from comfyui_calibri.nodes.demo_clip import load_text_encoder
 from comfyui_calibri.nodes.extension import CalibriExtension
 from comfyui_calibri.nodes.patching import backbone_of, diffusion_model
 from comfyui_calibri.nodes.presets import CalibriLoadPreset, CalibriSavePreset
@@ -225,6 +223,10 @@ def test_prompts_from_text_file_and_demo(tmp_path: Path) -> None:
         ({"source": "file", "file": "absent.txt"}, "cannot be read"),
         ({"source": "file", "file": "../secret.txt"}, "outside ComfyUI's input folder"),
         ({"source": "file", "file": "/etc/passwd"}, "outside ComfyUI's input folder"),
+        ({"source": "file", "file": r"\\server\share\a.txt"}, "outside ComfyUI's input folder"),
+        ({"source": "file", "file": "//server/share/a.txt"}, "outside ComfyUI's input folder"),
+        ({"source": "file", "file": "C:a.txt"}, "outside ComfyUI's input folder"),
+        ({"source": "file", "file": r"a\..\..\secret.txt"}, "outside ComfyUI's input folder"),
         ({"source": "file", "file": "picture.png"}, "is not a .txt file"),
         ({"source": "file", "file": "binary.txt"}, "is not UTF-8 text"),
         ({"source": "file", "file": "empty.txt"}, "holds no prompts"),
@@ -248,60 +250,28 @@ def test_changed_prompt_file_is_read_again(tmp_path: Path) -> None:
     assert CalibriPromptSet.fingerprint_inputs(source="file", file="mine.txt", count=3) != before
 
 
-def test_demo_text_encoder_encodes_as_the_demo_does(tmp_path: Path) -> None:
-    clip = make_clip(tmp_path)
-    encoder = TextEncoder()
-    encoder.load_state_dict(load_file(tmp_path / "text-encoder.safetensors"))
-    for prompt in ("a small red circle left of a large blue square on a white background", ""):
-        tokens, pooled = encoder(token_rows([prompt]))
-        ((encoded, options),) = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
-        torch.testing.assert_close(encoded, tokens, rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(options["pooled_output"], pooled, rtol=1e-5, atol=1e-5)
-
-
-def test_demo_text_encoder_weights_words_and_takes_long_prompts(tmp_path: Path) -> None:
-    import nodes
-
-    clip = make_clip(tmp_path)
-
-    def encode(text: str) -> torch.Tensor:
-        result: torch.Tensor = nodes.CLIPTextEncode().encode(clip, text)[0][0][0]
-        return result
-
-    plain = encode("a red circle")
-    assert torch.equal(encode("a (red:1.0) circle"), plain)
-    assert not torch.allclose(encode("a (red:1.2) circle"), plain)
-    assert encode("a red circle " * 10).shape == (1, 48, 64)
-    assert encode("a red circle " * 10).isfinite().all()
-
-
-def test_words_the_demo_does_not_know_are_named(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_paths_that_lead_out_are_refused_without_being_touched(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    clip = make_clip(tmp_path)
-    clip.tokenize("a zebra and a zebra on a unicorn")
-    assert "does not know: zebra, unicorn" in caplog.text
-    assert VOCABULARY[-1] in caplog.text
+    root = Path(folder_paths.get_input_directory()).resolve()
+    touched = []
+
+    def resolve(path: Path, strict: bool = False) -> Path:
+        touched.append(path)
+        return root
+
+    monkeypatch.setattr(Path, "resolve", resolve)
+    for name in (r"\\server\share\a.txt", "//server/share/a.txt", "C:/a.txt", r"..\a.txt"):
+        with pytest.raises(ValueError, match="lies outside ComfyUI's input folder"):
+            folders.input_path(name)
+    assert set(touched) == {Path(folder_paths.get_input_directory())}
 
 
-def test_other_files_are_no_demo_text_encoder(tmp_path: Path) -> None:
-    other = tmp_path / "other.safetensors"
-    save_file({"weight": torch.zeros(2)}, other)
-    with pytest.raises(ValueError, match="is not the demo's text encoder"):
-        load_text_encoder(other)
-    other.write_bytes(b"no safetensors")
-    with pytest.raises(ValueError, match="cannot be read"):
-        load_text_encoder(other)
-
-
-def test_only_small_files_are_offered_as_demo_text_encoder(models: Path) -> None:
-    folder = Path(folder_paths.get_folder_paths("text_encoders")[0])
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "t5xxl.safetensors").write_bytes(bytes(5 * 2**20))
-    (folder / "small.safetensors").write_bytes(bytes(10))
-    offered = folders.text_encoder_files()
-    assert "small.safetensors" in offered
-    assert "t5xxl.safetensors" not in offered
+def test_linked_names_have_no_file_yet() -> None:
+    # ComfyUI gives None for an input that comes from another node.
+    assert CalibriLoadPreset.fingerprint_inputs(preset_name=None) == 0.0
+    for source, file in (("file", None), (None, "mine.txt"), (None, None)):
+        assert CalibriPromptSet.fingerprint_inputs(source=source, file=file, count=3) == 0.0
 
 
 def test_models_of_other_families_are_named() -> None:
@@ -329,10 +299,3 @@ def test_every_node_is_listed_once() -> None:
     ids = [node.GET_SCHEMA().node_id for node in nodes]
     assert len(set(ids)) == len(ids) == 7
     assert all(name.startswith("Calibri") for name in ids)
-
-
-def test_preset_saved_here_loads_as_it_was(models: Path, preset: Preset) -> None:
-    file = models / "calibri" / "x.safetensors"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    save_preset(file, preset)
-    assert load_preset(file) == CalibriLoadPreset.execute("x.safetensors").args[0]
