@@ -6,6 +6,7 @@ python scripts/run_demo.py COMFYUI '{"generations": null, "port": 0, "keep_serve
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -159,6 +160,8 @@ class Progress:
 
 
 if __name__ == "__main__":
+    # So that a kill, too, ends ComfyUI on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         main(Path(sys.argv[1]), **json.loads(sys.argv[2]))
     except (SetupError, PromptError, WorkflowError) as error:
