@@ -3,7 +3,6 @@ server."""
 
 from __future__ import annotations
 
-import compileall
 import os
 import sys
 from collections.abc import Iterator
@@ -12,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from comfy_server import PACK, ComfyServer
+from comfy_server import ComfyServer
 from comfyui_location import find_comfyui
-from project_folders import BYTECODE, link_folder
+from project_folders import BYTECODE
 
 if TYPE_CHECKING:
     from comfy_client import ComfyClient
@@ -69,12 +68,6 @@ def comfyui() -> Path:
 def server(comfyui: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
     """ComfyUI with this pack, on the CPU, in folders of its own; one for the whole run."""
     folder = tmp_path_factory.mktemp("server")
-    pack = folder / "base" / "custom_nodes" / PACK
-    link_folder(pack, ROOT)
-    # What the pack costs at a start is measured as at every start but the first.
-    compileall.compile_file(pack / "__init__.py", quiet=1)
-    for package in ROOT.glob("*/__init__.py"):
-        compileall.compile_dir(pack / package.parent.name, maxlevels=0, quiet=1)
     with ComfyServer(comfyui, folder) as running:
         yield running
 

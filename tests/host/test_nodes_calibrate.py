@@ -170,7 +170,18 @@ def test_more_generations_continue_the_run(inputs: dict[str, Any], output: Path)
     calibrate(inputs, generations=1)
     longer = calibrate(inputs, generations=2).args[0]
     assert runs(output) == ["trial"]
-    assert longer.coefficients.keys()
+    at_once = calibrate(inputs, generations=2, run_name="whole").args[0]
+    assert longer.coefficients == at_once.coefficients
+    assert longer.rewards == at_once.rewards
+
+
+def test_prompts_of_any_language_find_their_run_again(inputs: dict[str, Any], output: Path) -> None:
+    prompts = {"prompts": ("ein schöner Kreis", "青い四角"), "held_out": ("größer", "青")}
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        calibrate(inputs, reward=Stops(2), generations=1, **prompts)
+    calibrate(inputs, generations=1, **prompts)
+    assert runs(output) == ["trial"]
+    assert (output / "calibri" / "trial" / "preset.safetensors").exists()
 
 
 @pytest.mark.parametrize(
@@ -208,8 +219,14 @@ def test_without_held_out_prompts_some_are_held_out(inputs: dict[str, Any], outp
     )
 
 
-def test_paper_profile_runs(inputs: dict[str, Any]) -> None:
-    calibrate(inputs, profile="paper", generations=1)
+def test_paper_profile_searches_as_published(inputs: dict[str, Any], output: Path) -> None:
+    preset = calibrate(inputs, profile="paper", generations=1).args[0]
+    folder = output / "calibri" / "trial"
+    assert json.loads((folder / "report.json").read_text())["run"]["profile"] == "paper"
+    with Journal.read(folder / "journal.sqlite") as journal:
+        (searched,) = journal.evaluations("generation")
+    count = len(preset.coefficients)
+    assert searched.vectors.shape == (4 + int(3 * np.log(count)), count)
 
 
 @pytest.mark.parametrize("name", ["../elsewhere", "", "a/../../b", "///"])

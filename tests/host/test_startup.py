@@ -48,8 +48,9 @@ print(*sorted(set(sys.modules) - before))
     assert not loaded & heavy
 
 
-def test_comfyui_names_the_pack_among_its_import_times(server: ComfyServer) -> None:
-    assert server.import_seconds() >= 0.0
+def test_import_stays_far_from_a_second(server: ComfyServer) -> None:
+    # A generous guard, for busy machines and a first start without bytecode.
+    assert server.import_seconds() < 1.0
 
 
 def test_start_prints_no_error_about_the_pack(server: ComfyServer) -> None:
