@@ -224,8 +224,6 @@ def test_prompts_from_text_file_and_demo(tmp_path: Path) -> None:
         ({"source": "file", "file": "../secret.txt"}, "outside ComfyUI's input folder"),
         ({"source": "file", "file": "/etc/passwd"}, "outside ComfyUI's input folder"),
         ({"source": "file", "file": r"\\server\share\a.txt"}, "outside ComfyUI's input folder"),
-        ({"source": "file", "file": "//server/share/a.txt"}, "outside ComfyUI's input folder"),
-        ({"source": "file", "file": "C:a.txt"}, "outside ComfyUI's input folder"),
         ({"source": "file", "file": r"a\..\..\secret.txt"}, "outside ComfyUI's input folder"),
         ({"source": "file", "file": "picture.png"}, "is not a .txt file"),
         ({"source": "file", "file": "binary.txt"}, "is not UTF-8 text"),
@@ -261,7 +259,7 @@ def test_paths_that_lead_out_are_refused_without_being_touched(
         return root
 
     monkeypatch.setattr(Path, "resolve", resolve)
-    for name in (r"\\server\share\a.txt", "//server/share/a.txt", "C:/a.txt", r"..\a.txt"):
+    for name in (r"\\server\share\a.txt", "//server/share/a.txt", "C:a.txt", r"..\a.txt"):
         with pytest.raises(ValueError, match="lies outside ComfyUI's input folder"):
             folders.input_path(name)
     assert set(touched) == {Path(folder_paths.get_input_directory())}
