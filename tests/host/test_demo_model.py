@@ -9,6 +9,7 @@ import comfy.utils
 import pytest
 import torch
 
+from comfyui_calibri.calibri.presets import check_preset, fingerprint, load_preset
 from comfyui_calibri.demo.autoencoder import Autoencoder
 from comfyui_calibri.demo.model import Flux
 from comfyui_calibri.demo.prompts import generate_prompts
@@ -16,6 +17,7 @@ from comfyui_calibri.demo.sampler import sample
 from comfyui_calibri.demo.text_encoder import TextEncoder, token_rows
 from comfyui_calibri.demo.weights import DIT, TEXT_ENCODER, VAE, WEIGHTS, load_into
 from comfyui_calibri.nodes.demo_clip import load_text_encoder
+from comfyui_calibri.nodes.patching import backbone_of, diffusion_model
 
 PROMPTS = [*generate_prompts(3, 0, "test"), ""]
 
@@ -52,6 +54,15 @@ def test_the_dit_is_detected_as_flux_and_equals_ours(patcher, flux, encoded) -> 
         theirs = patcher.model.diffusion_model(x, t, *encoded)
     assert ours.std() > 0.1  # trained: an untrained DiT predicts nothing
     torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-5)
+
+
+def test_the_preset_that_ships_fits_the_dit_and_has_proven_a_gain(patcher) -> None:
+    preset = load_preset(WEIGHTS / "calibri" / "calibri-demo.safetensors")
+    _, vector = check_preset(preset, backbone_of(patcher))
+    assert (vector != 1.0).any()
+    assert preset.fingerprint == fingerprint(diffusion_model(patcher))
+    (reward,) = preset.rewards
+    assert reward.low > 0
 
 
 def test_the_text_encoder_equals_comfyuis_clip(encoded) -> None:

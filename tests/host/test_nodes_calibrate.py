@@ -166,6 +166,15 @@ def test_patched_model_is_another_run(inputs: dict[str, Any], output: Path) -> N
     assert runs(output) == ["trial", "trial-2"]
 
 
+def test_another_schedule_is_another_run(inputs: dict[str, Any], output: Path) -> None:
+    from comfy_extras.nodes_model_advanced import ModelSamplingFlux
+
+    calibrate(inputs, generations=1)
+    (shifted,) = ModelSamplingFlux().patch(inputs["model"], 3.0, 2.0, 64, 64)
+    calibrate(inputs, generations=1, model=shifted)
+    assert runs(output) == ["trial", "trial-2"]
+
+
 def test_more_generations_continue_the_run(inputs: dict[str, Any], output: Path) -> None:
     calibrate(inputs, generations=1)
     longer = calibrate(inputs, generations=2).args[0]
