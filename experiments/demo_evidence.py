@@ -22,8 +22,8 @@ from ..calibri.calibration import RunConfig, calibrate
 from ..calibri.evaluation import samples
 from ..calibri.journal import Journal
 from ..calibri.selection import bootstrap_interval
-from ..demo.checker import check
-from ..demo.prompts import generate_prompts, parse
+from ..demo.prompts import generate_prompts
+from .demo_sampling import measure
 from .host import DemoPipeline, load_demo
 
 if TYPE_CHECKING:
@@ -119,28 +119,13 @@ def judge(folder: Path, seed: int | None) -> None:
     curve: dict[str, dict[str, list[float]]] = {}
     for steps in STEP_COUNTS:
         pictures = evaluator_of(demo, prompts, steps).images(vector[None], bucket)[0]
-        curve[str(steps)] = _measure(demo, pictures, prompts)
+        measured = measure(demo.reward, pictures, prompts)
+        curve[str(steps)] = {name: values.tolist() for name, values in measured.items()}
         means = {
             name: round(float(np.mean(values)), 4) for name, values in curve[str(steps)].items()
         }
         print(f"{target.stem} {seed} {steps} steps: {means}", flush=True)
     target.write_text(json.dumps(curve))
-
-
-def _measure(
-    demo: DemoPipeline, pictures: np.ndarray, prompts: tuple[str, ...]
-) -> dict[str, list[float]]:
-    import torch
-
-    verdicts = [check(p, parse(t)) for p, t in zip(pictures, prompts, strict=True)]
-    with torch.no_grad():
-        rewards = demo.reward.score(torch.from_numpy(pictures).float() / 255, prompts)
-    return {
-        "reward": rewards.tolist(),
-        "facts": [verdict.facts for verdict in verdicts],
-        "all_facts": [verdict.all_facts for verdict in verdicts],
-        "fit": [verdict.fit for verdict in verdicts],
-    }
 
 
 def report(folder: Path) -> None:

@@ -111,14 +111,21 @@ def judge(
     rows = list(range(len(evaluator.prompts))) * images_per_prompt
     bucket = samples(seed, "judge", 0, rows)
     pictures = evaluator.images(vector[None], bucket)[0]
-    prompts = [evaluator.prompts[row] for row in rows]
+    return measure(evaluator.reward, pictures, [evaluator.prompts[row] for row in rows])
+
+
+@torch.no_grad()
+def measure(
+    reward: DemoReward, pictures: NDArray[np.uint8], prompts: Sequence[str]
+) -> dict[str, Floats]:
+    """Of each picture [P, H, W, 3]: reward, and the checker's facts, all_facts and fit, all [P]."""
     verdicts = [check(p, parse(t)) for p, t in zip(pictures, prompts, strict=True)]
-    scored = evaluator.reward.score(torch.from_numpy(pictures).float() / 255, prompts)
+    rewards = reward.score(torch.from_numpy(pictures).float() / 255, prompts)
     return {
-        "reward": np.asarray(scored.double().numpy()),
-        "facts": np.array([v.facts for v in verdicts]),
-        "all_facts": np.array([v.all_facts for v in verdicts]),
-        "fit": np.array([v.fit for v in verdicts]),
+        "reward": np.asarray(rewards.double().numpy()),
+        "facts": np.array([verdict.facts for verdict in verdicts]),
+        "all_facts": np.array([verdict.all_facts for verdict in verdicts]),
+        "fit": np.array([verdict.fit for verdict in verdicts]),
     }
 
 
