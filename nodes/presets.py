@@ -120,4 +120,4 @@ def _words(preset: Preset) -> str:
         f" {reward.name}: {reward.before:.4g} plain, {reward.after:.4g} calibrated."
         for reward in preset.rewards
     )
-    return f"{preset.title or 'Preset'}. Found with {found or 'settings it does not name'}.{gains}"
+    return f"Found with {found or 'settings it does not name'}.{gains}"
