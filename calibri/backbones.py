@@ -1,9 +1,9 @@
-"""Where each residual branch of a Diffusion Transformer meets its gate.
+"""Where each residual branch of a Diffusion Transformer is scaled.
 
-A block of a DiT adds each branch to its stream as `x + gate * branch(x)`, and an adaLN linear
-computes the gates from the timestep. Multiplying one gate, a chunk of that linear's output, scales
-the whole branch, its bias included. `FAMILIES` lists these places for each model family, and
-`read_backbone` finds them in a module. docs/backbones.md says how to add a family.
+A block of a DiT adds each branch to its stream as `x + gate * branch(x)`. A *tap* is a place where
+one multiplication scales that whole contribution, the branch's bias included: a chunk of the adaLN
+linear that computes the gate, or the output of the branch's last module. `families/` lists these
+places for each model family, and `read_backbone` finds them in a module.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from torch import nn
+
+from .families import FAMILIES
+from .families.entry import TILED, BlockKind, Family, Modulation, Output
 
 
 class UnknownBackboneError(ValueError):
@@ -29,6 +32,8 @@ class Tap:
     module: str  # path below the diffusion model
     chunk: int  # which of the equal chunks of the module's output, along its last axis
     chunks: int  # how many there are; 1 where the branch is the module's whole output
+    axis: int = 0  # of the module's output, the one along which the samples lie
+    rows: str = TILED  # how they lie there, see families/entry.py
 
     @property
     def name(self) -> str:
@@ -45,85 +50,8 @@ class Backbone:
     taps: tuple[Tap, ...]
 
 
-@dataclass(frozen=True)
-class Modulation:
-    """An adaLN linear of a block, and which chunks of its output are gates."""
-
-    module: str  # path below the block
-    stream: str
-    # Number of chunks -> (chunk, branch) of each gate. The linear's width says which layout it has;
-    # a width without a layout means that the model is of another family.
-    layouts: Mapping[int, tuple[tuple[int, str], ...]]
-
-
-@dataclass(frozen=True)
-class BlockKind:
-    """The blocks in one `nn.ModuleList`."""
-
-    name: str
-    container: str
-    modulations: tuple[Modulation, ...]
-
-
-@dataclass(frozen=True)
-class Family:
-    """A model family: how to recognise it and where its gates are."""
-
-    name: str
-    classes: tuple[str, ...]  # a class of this name is the model's, or a base of it
-    needs: tuple[str, ...]  # modules that its look-alikes lack
-    kinds: tuple[BlockKind, ...]
-
-
-_GATES_OF_SIX = ((2, "attention"), (5, "mlp"))  # shift, scale, gate, shift, scale, gate
-_GATES_OF_NINE = (*_GATES_OF_SIX, (8, "attention2"))  # and shift, scale, gate
-
-FLUX = Family(
-    name="flux",
-    classes=("Flux",),
-    # LongCat-Image and Ovis use ComfyUI's Flux class too, but without pooled text.
-    needs=("vector_in.in_layer",),
-    kinds=(
-        BlockKind(
-            name="double",
-            container="double_blocks",
-            modulations=(
-                Modulation("img_mod.lin", "image", {6: _GATES_OF_SIX}),
-                Modulation("txt_mod.lin", "text", {6: _GATES_OF_SIX}),
-            ),
-        ),
-        BlockKind(
-            name="single",
-            container="single_blocks",
-            modulations=(Modulation("modulation.lin", "joint", {3: ((2, "fused"),)}),),
-        ),
-    ),
-)
-
-SD3 = Family(
-    name="sd3",
-    classes=("MMDiT",),
-    needs=("x_embedder.proj",),
-    kinds=(
-        BlockKind(
-            name="joint",
-            container="joint_blocks",
-            modulations=(
-                Modulation(
-                    "x_block.adaLN_modulation.1", "image", {6: _GATES_OF_SIX, 9: _GATES_OF_NINE}
-                ),
-                # Two chunks, no gate: the last text block only feeds the attention ("pre-only").
-                Modulation("context_block.adaLN_modulation.1", "text", {6: _GATES_OF_SIX, 2: ()}),
-            ),
-        ),
-    ),
-)
-
-FAMILIES = (FLUX, SD3)
-
-
 def read_backbone(model: nn.Module) -> Backbone:
-    """Find the taps of a diffusion model (ComfyUI's class, or one with its module names).
+    """Find the taps of a diffusion model: ComfyUI's class, diffusers', or one with such modules.
 
     Raises UnknownBackboneError where the model fits no entry of `FAMILIES` completely.
     """
@@ -132,7 +60,7 @@ def read_backbone(model: nn.Module) -> Backbone:
         if backbone is not None:
             return backbone
     found = ", ".join(_describe_containers(model)) or "no list of blocks"
-    known = ", ".join(family.name for family in FAMILIES)
+    known = ", ".join(dict.fromkeys(family.name for family in FAMILIES))
     raise UnknownBackboneError(
         f"The model's class {type(model).__name__} with {found} fits none of the families Calibri "
         f"knows ({known}): use a model of one of them, or add this one as docs/backbones.md says."
@@ -146,25 +74,72 @@ def _read_family(model: nn.Module, family: Family) -> Backbone | None:
         return None
     if any(_find(model, path) is None for path in family.needs):
         return None
+    if any(_find(model, path) is not None for path in family.lacks):
+        return None
     blocks: dict[str, int] = {}
     taps: list[Tap] = []
     for kind in family.kinds:
         container = _find(model, kind.container)
-        if not isinstance(container, nn.ModuleList) or len(container) == 0:
+        children = [] if container is None else list(container.named_children())
+        if not children:
+            if kind.optional:
+                continue
             return None
-        blocks[kind.name] = len(container)
-        for index, block in enumerate(container):
-            for modulation in kind.modulations:
-                linear = _find(block, modulation.module)
-                chunks = 0 if linear is None else _count_chunks(linear)
-                if chunks not in modulation.layouts:
-                    return None
-                path = f"{kind.container}.{index}.{modulation.module}"
-                for chunk, branch in modulation.layouts[chunks]:
-                    taps.append(
-                        Tap(kind.name, index, branch, modulation.stream, path, chunk, chunks)
-                    )
+        blocks[kind.name] = len(children)
+        for index, (child, block) in enumerate(children):
+            unread = kind.unread_in_last if index == len(children) - 1 else ()
+            found = _read_block(kind, index, block, f"{kind.container}.{child}")
+            if found is None:
+                return None
+            taps.extend(tap for tap in found if tap.stream not in unread)
     return Backbone(family.name, blocks, tuple(taps))
+
+
+def _read_block(kind: BlockKind, index: int, block: nn.Module, path: str) -> list[Tap] | None:
+    """A block's taps, or None if it is not built as its kind says."""
+    taps = []
+    for branch in kind.branches:
+        module = _find(block, branch.module)
+        below = f"{path}.{branch.module}"
+        if isinstance(branch, Output):
+            if module is None:
+                if branch.optional:
+                    continue
+                return None
+            taps.append(
+                Tap(
+                    block=kind.name,
+                    index=index,
+                    branch=branch.branch,
+                    stream=branch.stream,
+                    module=below,
+                    chunk=0,
+                    chunks=1,
+                    axis=branch.axis,
+                    rows=branch.rows,
+                )
+            )
+            continue
+        gates = None if module is None else _gates(branch, module)
+        if gates is None:
+            return None
+        chunks, layout = gates
+        for chunk, name in layout:
+            taps.append(Tap(kind.name, index, name, branch.stream, below, chunk, chunks))
+    return taps
+
+
+def _gates(
+    modulation: Modulation, linear: nn.Module
+) -> tuple[int, tuple[tuple[int, str], ...]] | None:
+    """How many chunks an adaLN linear's output has and which are gates; None if it does not fit."""
+    # Read from the numbers a linear declares: a quantised weight has another shape.
+    width = getattr(linear, "in_features", None)
+    out = getattr(linear, "out_features", None)
+    if not isinstance(width, int) or not isinstance(out, int) or width == 0 or out % width:
+        return None
+    layout = modulation.layouts.get(out // width)
+    return None if layout is None else (out // width, layout)
 
 
 def _find(module: nn.Module, path: str) -> nn.Module | None:
@@ -172,16 +147,6 @@ def _find(module: nn.Module, path: str) -> nn.Module | None:
         return module.get_submodule(path)
     except AttributeError:
         return None
-
-
-def _count_chunks(linear: nn.Module) -> int:
-    """How often an adaLN linear's output holds the width of its input; 0 where it does not fit."""
-    # Read from the numbers a linear declares: a quantised weight has another shape.
-    width = getattr(linear, "in_features", None)
-    out = getattr(linear, "out_features", None)
-    if not isinstance(width, int) or not isinstance(out, int) or width == 0 or out % width:
-        return 0
-    return out // width
 
 
 def _describe_containers(model: nn.Module) -> Iterator[str]:

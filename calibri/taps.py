@@ -1,13 +1,13 @@
 """Gains on a backbone's taps for the length of a model call, one set of gains per sample.
 
-For the call, each tapped module's `forward` is replaced by one that multiplies chunks of the
-module's output. Nothing is written into weights, so LoRAs, offloaded and quantised weights are
+For the call, each tapped module's `forward` is replaced by one that multiplies the module's output
+or chunks of it. Nothing is written into weights, so LoRAs, offloaded and quantised weights are
 untouched, and `torch.compile` sees the change, which it does not for forward hooks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .backbones import Backbone, Tap
+from .families.entry import INTERLEAVED
 
 
 class GainTaps:
@@ -36,9 +37,8 @@ class GainTaps:
             taps = [backbone.taps[position] for position in positions]
             for position, tap in zip(positions, taps, strict=True):
                 columns[position] = width + tap.chunk
-            chunks = _chunks_of(taps)
-            self._modules.append(_TappedModule(model.get_submodule(path), chunks))
-            width += chunks
+            self._modules.append(_TappedModule(model.get_submodule(path), taps[0]))
+            width += taps[0].chunks
         self._columns = torch.tensor(columns)
         self._chunks = [tapped.chunks for tapped in self._modules]
         self._active = False
@@ -48,9 +48,9 @@ class GainTaps:
         """Within it, calls of the model have each branch multiplied by its gain.
 
         `gains` is [B, T], a row per sample and a column per tap, on the device the model computes
-        on. B is 1, or the number of samples in a call; a tapped tensor may hold the samples several
-        times over (x, then x again at another timestep). A gain of 1 changes no bit: the product is
-        formed in float32 or better and rounded to the output's dtype.
+        on. B is 1, or the number of samples in a call; a tapped tensor may hold each sample several
+        times over (at another timestep, or once per frame). A gain of 1 changes no bit: the product
+        is formed in float32 or better and rounded to the output's dtype.
 
         Raises ValueError for gains of another shape, and RuntimeError when entered twice.
         """
@@ -71,7 +71,7 @@ class GainTaps:
         factors = gains.new_ones(gains.shape[0], sum(self._chunks)).index_copy(
             1, self._columns, gains
         )
-        per_module = torch.split(factors[:, None, :, None], self._chunks, dim=2)
+        per_module = torch.split(factors, self._chunks, dim=1)
         self._active = True
         entered: list[_TappedModule] = []
         try:
@@ -88,35 +88,54 @@ class GainTaps:
 class _TappedModule:
     """One module and the forward that stands in for its own."""
 
-    def __init__(self, module: nn.Module, chunks: int) -> None:
+    def __init__(self, module: nn.Module, tap: Tap) -> None:
         self.module = module
-        self.chunks = chunks
-        self.factor: Tensor | None = None  # [B, 1, chunks, 1] float32 during a call
+        self.chunks = tap.chunks
+        self.axis = tap.axis
+        self.interleaved = tap.rows == INTERLEAVED
+        self.path = tap.module
+        self.factor: Tensor | None = None  # [B, chunks] float32 during a call
         self.original: Callable[..., Tensor] = module.forward
         # One object for the module's life: torch.compile recognises it and does not compile again.
         self._forward = self.forward
         self._own_forward: Any = None
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """The module's output [rows, ..., chunks * H] with each chunk multiplied by its factor."""
+        """The module's output [..., chunks * H] with each chunk multiplied by its factor."""
         output = self.original(*args, **kwargs)
         factor = self.factor
         if factor is None:
             return output  # another pack kept this forward longer than the call
-        rows, samples = output.shape[0], factor.shape[0]
-        if samples not in (1, rows):
-            if rows % samples:
-                raise ValueError(
-                    f"The model runs {rows} samples at once but has gains for {samples}: "
-                    "pass one row of gains, or one for each sample."
-                )
-            factor = factor.repeat(rows // samples, 1, 1, 1)
+        if factor.shape[0] != 1:
+            factor = self._for_rows(factor, output.shape[self.axis])
         if factor.device != output.device:
             factor = factor.to(output.device)
-        width = output.shape[-1] // self.chunks
-        # Type promotion makes the product float32 for half-precision outputs.
-        product = output.reshape(rows, -1, self.chunks, width) * factor
+        # Type promotion makes the products float32 for half-precision outputs.
+        if self.chunks == 1:
+            shape = [1] * output.ndim
+            shape[self.axis] = factor.shape[0]
+            factor = factor.view(shape)
+            if self._own_forward is None and not output.requires_grad:
+                # Fresh from the module: in place, an output of any size needs no more memory.
+                return output.mul_(factor)
+            return (output * factor).to(output.dtype)
+        rows, width = output.shape[0], output.shape[-1] // self.chunks
+        product = output.reshape(rows, -1, self.chunks, width) * factor[:, None, :, None]
         return product.reshape(output.shape).to(output.dtype)
+
+    def _for_rows(self, factor: Tensor, rows: int) -> Tensor:
+        """The factors [B, chunks] as [rows, chunks], where rows hold the samples once or more."""
+        samples = factor.shape[0]
+        if rows == samples:
+            return factor
+        if rows % samples:
+            raise ValueError(
+                f"{self.path} has {rows} rows but there are gains for {samples} samples: "
+                "pass one row of gains, or one for each sample."
+            )
+        if self.interleaved:
+            return factor.repeat_interleave(rows // samples, dim=0)
+        return factor.repeat(rows // samples, 1)
 
     def enter(self, factor: Tensor) -> None:
         # An instance's forward, put there by another pack, is the original and comes back after.
@@ -135,9 +154,3 @@ class _TappedModule:
         else:
             self.module.__dict__["forward"] = self._own_forward
         self._own_forward = None
-
-
-def _chunks_of(taps: Sequence[Tap]) -> int:
-    """How many chunks the output of the taps' module has; a backbone that disagrees is a bug."""
-    (chunks,) = {tap.chunks for tap in taps}
-    return chunks

@@ -11,7 +11,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from comfyui_location import find_comfyui
+import pytest
+
+from comfyui_location import OLDEST_SUPPORTED, find_comfyui
 
 _comfyui = find_comfyui()
 assert _comfyui is not None, "tests/conftest.py leaves this folder out where there is no ComfyUI"
@@ -23,3 +25,13 @@ _folders = tempfile.TemporaryDirectory(prefix="calibri-host-")
 args.cpu = True
 args.base_directory = _folders.name
 (Path(_folders.name) / "custom_nodes").mkdir()
+
+from .dits.fixtures import case, model  # noqa: E402, F401 - fixtures for all of tests/host
+
+
+@pytest.fixture(scope="session")
+def newest() -> bool:
+    """Whether this is the newest supported ComfyUI: there, every class must exist."""
+    from comfyui_version import __version__
+
+    return __version__ != OLDEST_SUPPORTED

@@ -6,7 +6,7 @@ from typing import Any
 
 import comfy.ops
 import torch
-from comfy.ldm.flux.model import Flux
+from comfy.ldm.flux.model import Flux, FluxParams
 from comfy.ldm.modules.diffusionmodules.mmdit import OpenAISignatureMMDITWrapper
 from torch import Tensor, nn
 
@@ -44,7 +44,10 @@ def randomised(model: nn.Module) -> nn.Module:
 
 def make_flux(**changes: Any) -> nn.Module:
     """FLUX.1-dev: two double and two single blocks."""
-    return randomised(Flux(operations=OPERATIONS, **{**FLUX, **changes}))
+    config = {**FLUX, **changes}
+    if "txt_ids_dims" not in FluxParams.__dataclass_fields__:
+        config.pop("txt_ids_dims")  # v0.3.64 has no such field
+    return randomised(Flux(operations=OPERATIONS, **config))
 
 
 def make_sd3(dual: tuple[int, ...] = (), depth: int = 3, **changes: Any) -> nn.Module:

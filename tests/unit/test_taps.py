@@ -136,7 +136,7 @@ def test_rows_that_repeat_the_samples(model: Flux, backbone: Backbone) -> None:
 
 def test_rows_that_fit_no_gains(model: Flux, backbone: Backbone, call: Call) -> None:
     with (
-        pytest.raises(ValueError, match="runs 3 samples at once but has gains for 2: pass one row"),
+        pytest.raises(ValueError, match="3 rows but there are gains for 2 samples: pass one row"),
         GainTaps(model, backbone).scaled(torch.ones(2, len(backbone.taps))),
     ):
         call(model)

@@ -1,0 +1,10 @@
+"""One declarative entry for each family of Diffusion Transformers; `FAMILIES` lists them all."""
+
+from __future__ import annotations
+
+from .entry import Family
+from .flux import FLUX
+from .sd3 import SD3
+
+# The first entry that fits a model completely is its family.
+FAMILIES: tuple[Family, ...] = (FLUX, SD3)

@@ -1,0 +1,8 @@
+"""Every DiT class that the backbone map knows, tiny and with random weights."""
+
+from __future__ import annotations
+
+from .case import DitCase
+from .flux_and_sd3 import CASES as FLUX_AND_SD3
+
+CASES: tuple[DitCase, ...] = FLUX_AND_SD3

@@ -1,0 +1,222 @@
+"""Watching a DiT add its branches to its streams, and changing single additions.
+
+The independent judge of our taps: it knows nothing of modules, gates or projections. Inside a
+block it follows the streams, from the block's inputs to its outputs, through every operation that
+PyTorch dispatches, and so finds each residual addition `stream + contribution`, however the block
+spells it. Any of them can be skipped, or its contribution read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+aten = torch.ops.aten
+
+ADDITIONS = {aten.add.Tensor, aten.add_.Tensor}
+FUSED_ADDITIONS = {aten.addcmul.default, aten.addcmul_.default}
+IN_PLACE = {aten.add_.Tensor, aten.addcmul_.default}
+# What a stream may go through between two additions without ceasing to be the stream.
+CARRIERS = {
+    aten.view.default,
+    aten._unsafe_view.default,
+    aten.reshape.default,
+    aten.permute.default,
+    aten.transpose.int,
+    aten.t.default,
+    aten.unsqueeze.default,
+    aten.squeeze.default,
+    aten.squeeze.dim,
+    aten.expand.default,
+    aten.slice.Tensor,
+    aten.select.int,
+    aten.split.Tensor,
+    aten.split_with_sizes.default,
+    aten.alias.default,
+    aten.detach.default,
+    aten.clone.default,
+    aten.contiguous.default,
+    aten._to_copy.default,
+    aten.nan_to_num.default,
+    aten.clamp.default,
+    aten.cat.default,
+}
+
+
+@dataclass(frozen=True)
+class Addition:
+    """One `stream + contribution` of a call."""
+
+    block: str  # path of the block's module
+    index: int  # among the block's additions, in the order of the forward
+    contribution: Tensor  # a copy
+    exact: Tensor  # float64: before its last product, gate times branch, was rounded
+
+
+@dataclass
+class _Node:
+    """A tensor that is a stream at some point of a block."""
+
+    tensor: Tensor  # kept, so that its identity is not given to another
+    sources: tuple[_Node, ...] = ()
+    addition: int | None = None  # the block's addition that made it
+
+
+@dataclass
+class _Block:
+    path: str
+    nodes: dict[int, _Node] = field(default_factory=dict)
+    # Contributions, residual or not, with their exact values.
+    additions: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    products: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)  # rounded, exact
+    stacks: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)  # a stack's parts, then it
+
+
+class Watch(TorchDispatchMode):
+    """A mode under which a call's residual additions are noted, and one may be skipped."""
+
+    def __init__(self, skip: tuple[str, int] | None) -> None:
+        super().__init__()
+        self.skip = skip
+        self.open: list[_Block] = []
+        self.found: list[Addition] = []
+        self.skipped = False
+
+    def enter(self, path: str, inputs: Any) -> None:
+        block = _Block(path)
+        for tensor in _tensors(inputs):
+            if tensor.is_floating_point() and tensor.ndim > 1:
+                block.nodes[id(tensor)] = _Node(tensor)
+        self.open.append(block)
+
+    def leave(self, outputs: Any) -> None:
+        block = self.open.pop()
+        residual: set[int] = set()
+        ahead = [block.nodes[id(t)] for t in _tensors(outputs) if id(t) in block.nodes]
+        seen: set[int] = set()
+        while ahead:
+            node = ahead.pop()
+            if id(node) in seen:
+                continue
+            seen.add(id(node))
+            if node.addition is not None:
+                residual.add(node.addition)
+            ahead.extend(node.sources)
+        for index in sorted(residual):
+            self.found.append(Addition(block.path, index, *block.additions[index]))
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if not self.open:
+            return func(*args, **kwargs)
+        block = self.open[-1]
+        if func in ADDITIONS or func in FUSED_ADDITIONS:
+            for position in (0, 1) if func in ADDITIONS else (0,):
+                node = block.nodes.get(id(args[position]))
+                if node is not None:
+                    return self._add(block, node, position, func, args, kwargs)
+        if func is aten.sum.dim_IntList and id(args[0]) in block.stacks and args[1] == [0]:
+            return self._sum(block, block.stacks[id(args[0])], func, args, kwargs)
+        exact = _product(*args) if func is aten.mul.Tensor else None
+        result = func(*args, **kwargs)
+        if exact is not None:
+            block.products[id(result)] = (result, exact)
+        if func is aten.stack.default and id(args[0][0]) in block.nodes:
+            block.stacks[id(result)] = (*args[0], result)
+        if func in CARRIERS:
+            sources = tuple(block.nodes[id(t)] for t in _tensors(args) if id(t) in block.nodes)
+            if sources:
+                for tensor in _tensors(result):
+                    block.nodes[id(tensor)] = _Node(tensor, sources)
+        return result
+
+    def _add(
+        self, block: _Block, stream: _Node, position: int, func: Any, args: Any, kwargs: Any
+    ) -> Any:
+        if func in ADDITIONS:
+            assert "alpha" not in kwargs, "a residual addition with a factor of its own"
+            index = self._note(block, torch.as_tensor(args[1 - position]))
+        else:
+            assert "value" not in kwargs, "a residual addition with a factor of its own"
+            index = self._note(block, args[1] * args[2], _product(args[1], args[2]))
+        if self.skip == (block.path, index):
+            result = stream.tensor if func in IN_PLACE else stream.tensor.clone()
+        else:
+            result = func(*args, **kwargs)
+        sources = [stream]
+        other = args[1 - position] if func in ADDITIONS else None
+        if other is not None and id(other) in block.nodes:
+            sources.append(block.nodes[id(other)])
+        block.nodes[id(result)] = _Node(result, tuple(sources), index)
+        return result
+
+    def _sum(
+        self, block: _Block, parts: tuple[Tensor, ...], func: Any, args: Any, kwargs: Any
+    ) -> Any:
+        """`torch.stack([stream, contribution, contribution]).sum(0)`, in SD3.5's blocks."""
+        stream, *contributions, stacked = parts
+        node = block.nodes[id(stream)]
+        for position, contribution in enumerate(contributions, start=1):
+            index = self._note(block, contribution)
+            if self.skip == (block.path, index):
+                stacked[position].zero_()
+            node = _Node(stream, (node,), index)
+        result = func(*args, **kwargs)
+        block.nodes[id(result)] = _Node(result, (node,))
+        return result
+
+    def _note(self, block: _Block, contribution: Tensor, exact: Tensor | None = None) -> int:
+        index = len(block.additions)
+        if exact is None:
+            _, exact = block.products.get(id(contribution), (None, contribution.double()))
+        block.additions.append((contribution.clone(), exact))
+        self.skipped = self.skipped or self.skip == (block.path, index)
+        return index
+
+
+def _product(one: Tensor, other: Tensor | float) -> Tensor:
+    return one.double() * (other.double() if isinstance(other, Tensor) else other)
+
+
+@contextmanager
+def watching(
+    blocks: Mapping[str, nn.Module], skip: tuple[str, int] | None = None
+) -> Iterator[Watch]:
+    """Within it, a call of the model has its additions noted; the one at `skip`, given as block
+    path and index, leaves its stream as it is.
+    """
+    watch = Watch(skip)
+    handles = []
+
+    def before(path: str) -> Callable[..., None]:
+        return lambda module, args, kwargs: watch.enter(path, (args, kwargs))
+
+    for path, block in blocks.items():
+        handles.append(block.register_forward_pre_hook(before(path), with_kwargs=True))
+        handles.append(block.register_forward_hook(lambda module, args, out: watch.leave(out)))
+    try:
+        with watch:
+            yield watch
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert skip is None or watch.skipped, f"{skip} is no addition of this call"
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, Mapping):
+        for value in values.values():
+            yield from _tensors(value)
+    elif isinstance(values, (list, tuple)):
+        for value in values:
+            yield from _tensors(value)
