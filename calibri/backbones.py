@@ -120,21 +120,34 @@ def _read_block(kind: BlockKind, index: int, block: nn.Module, path: str) -> lis
                 )
             )
             continue
-        gates = None if module is None else _gates(branch, module)
+        gates = None if module is None else _gates(branch, module, block)
         if gates is None:
             return None
         chunks, layout = gates
         for chunk, name in layout:
-            taps.append(Tap(kind.name, index, name, branch.stream, below, chunk, chunks))
+            taps.append(
+                Tap(
+                    block=kind.name,
+                    index=index,
+                    branch=name,
+                    stream=branch.stream,
+                    module=below,
+                    chunk=chunk,
+                    chunks=chunks,
+                    rows=branch.rows,
+                )
+            )
     return taps
 
 
 def _gates(
-    modulation: Modulation, linear: nn.Module
+    modulation: Modulation, linear: nn.Module, block: nn.Module
 ) -> tuple[int, tuple[tuple[int, str], ...]] | None:
     """How many chunks an adaLN linear's output has and which are gates; None if it does not fit."""
     # Read from the numbers a linear declares: a quantised weight has another shape.
     width = getattr(linear, "in_features", None)
+    if modulation.width_of:
+        width = getattr(_find(block, modulation.width_of), "out_features", None)
     out = getattr(linear, "out_features", None)
     if not isinstance(width, int) or not isinstance(out, int) or width == 0 or out % width:
         return None

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .backbones import Backbone, Tap
-from .families.entry import INTERLEAVED
+from .families.entry import INTERLEAVED, PACKED
 
 
 class GainTaps:
@@ -92,7 +92,7 @@ class _TappedModule:
         self.module = module
         self.chunks = tap.chunks
         self.axis = tap.axis
-        self.interleaved = tap.rows == INTERLEAVED
+        self.rows = tap.rows
         self.path = tap.module
         self.factor: Tensor | None = None  # [B, chunks] float32 during a call
         self.original: Callable[..., Tensor] = module.forward
@@ -126,6 +126,11 @@ class _TappedModule:
     def _for_rows(self, factor: Tensor, rows: int) -> Tensor:
         """The factors [B, chunks] as [rows, chunks], where rows hold the samples once or more."""
         samples = factor.shape[0]
+        if self.rows == PACKED:
+            raise ValueError(
+                f"{self.path} computes all samples of a call as one sequence but there are gains "
+                f"for {samples} samples: pass one row of gains, or call the model for each sample."
+            )
         if rows == samples:
             return factor
         if rows % samples:
@@ -133,7 +138,7 @@ class _TappedModule:
                 f"{self.path} has {rows} rows but there are gains for {samples} samples: "
                 "pass one row of gains, or one for each sample."
             )
-        if self.interleaved:
+        if self.rows == INTERLEAVED:
             return factor.repeat_interleave(rows // samples, dim=0)
         return factor.repeat(rows // samples, 1)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 # there are samples.
 TILED = "tiled"  # a b c a b c: all samples, then all again (at another timestep, for example)
 INTERLEAVED = "interleaved"  # a a b b c c: the frames or tokens of one sample side by side
+PACKED = "packed"  # rows that cannot be told apart by sample: all samples of a call share gains
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,10 @@ class Modulation:
     # Number of chunks -> (chunk, branch) of each gate. The linear's width says which layout it has;
     # a width without a layout means that the model is of another family.
     layouts: Mapping[int, tuple[tuple[int, str], ...]]
+    # A chunk is as wide as the linear's input; or else as the output of this module, a path below
+    # the block.
+    width_of: str = ""
+    rows: str = TILED
 
 
 @dataclass(frozen=True)
