@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from .entry import Family
 from .flux import FLUX
+from .qwen_image import QWEN_IMAGE
 from .sd3 import SD3
+from .wan import WAN
 
 # The first entry that fits a model completely is its family.
-FAMILIES: tuple[Family, ...] = (FLUX, SD3)
+FAMILIES: tuple[Family, ...] = (FLUX, SD3, QWEN_IMAGE)

@@ -36,6 +36,8 @@ def randomised(model: nn.Module) -> nn.Module:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+            if not tensor.numel():
+                continue  # a mark in the checkpoint: Qwen-Image-Edit-2511's __index_timestep_zero__
             tensor.normal_(0.0, tensor.shape[-1] ** -0.5, generator=generator)
             if "norm" in name or ".ln_" in name:
                 tensor.add_(1.0)

@@ -77,6 +77,23 @@ class _Block:
     products: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)  # rounded, exact
     stacks: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)  # a stack's parts, then it
 
+    def exact_of(self, func: Any, args: tuple[Any, ...]) -> Tensor | None:
+        """The float64 result of a product, of one written into a part of a tensor (the whole
+        tensor's then), or of products joined; None for all else.
+        """
+        if func is aten.mul.Tensor:
+            return _product(*args)
+        if func is aten.cat.default and any(id(part) in self.products for part in args[0]):
+            parts = [self.products.get(id(part), (part, part.double()))[1] for part in args[0]]
+            return torch.cat(parts, *args[1:])
+        if func is aten.mul_.Tensor:
+            part, whole = args[0], _whole(args[0])
+            exact = self.products.get(id(whole), (whole, whole.double()))[1].clone()
+            there = exact.as_strided(part.shape, part.stride(), part.storage_offset())
+            there.copy_(_product(*args))
+            return exact
+        return None
+
 
 class Watch(TorchDispatchMode):
     """A mode under which a call's residual additions are noted, and one may be skipped."""
@@ -125,10 +142,11 @@ class Watch(TorchDispatchMode):
                     return self._add(block, node, position, func, args, kwargs)
         if func is aten.sum.dim_IntList and id(args[0]) in block.stacks and args[1] == [0]:
             return self._sum(block, block.stacks[id(args[0])], func, args, kwargs)
-        exact = _product(*args) if func is aten.mul.Tensor else None
+        exact = block.exact_of(func, args)
         result = func(*args, **kwargs)
         if exact is not None:
-            block.products[id(result)] = (result, exact)
+            whole = result if func is not aten.mul_.Tensor else _whole(result)
+            block.products[id(whole)] = (whole, exact)
         if func is aten.stack.default and id(args[0][0]) in block.nodes:
             block.stacks[id(result)] = (*args[0], result)
         if func in CARRIERS:
@@ -184,6 +202,11 @@ class Watch(TorchDispatchMode):
 
 def _product(one: Tensor, other: Tensor | float) -> Tensor:
     return one.double() * (other.double() if isinstance(other, Tensor) else other)
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """The tensor of which this one is a view."""
+    return tensor if tensor._base is None else tensor._base
 
 
 @contextmanager
