@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from .case import DitCase
 from .flux_and_sd3 import CASES as FLUX_AND_SD3
-from .wan import CASES as WAN
+from .ltx import CASES as LTX
 from .qwen_image import CASES as QWEN_IMAGE
+from .wan import CASES as WAN
 
-CASES: tuple[DitCase, ...] = (*FLUX_AND_SD3, *QWEN_IMAGE)
+CASES: tuple[DitCase, ...] = (*FLUX_AND_SD3, *QWEN_IMAGE, *LTX)
