@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .cogvideox import COGVIDEOX
 from .entry import Family
 from .flux import FLUX
 from .ltx import LTX_2, LTX_VIDEO
@@ -10,4 +11,4 @@ from .sd3 import SD3
 from .wan import WAN
 
 # The first entry that fits a model completely is its family.
-FAMILIES: tuple[Family, ...] = (FLUX, SD3, QWEN_IMAGE, LTX_VIDEO, LTX_2)
+FAMILIES: tuple[Family, ...] = (FLUX, SD3, QWEN_IMAGE, LTX_VIDEO, LTX_2, COGVIDEOX)
