@@ -5,10 +5,11 @@ from __future__ import annotations
 from .cogvideox import COGVIDEOX
 from .entry import Family
 from .flux import FLUX
+from .kandinsky5 import KANDINSKY_5
 from .ltx import LTX_2, LTX_VIDEO
 from .qwen_image import QWEN_IMAGE
 from .sd3 import SD3
 from .wan import WAN
 
 # The first entry that fits a model completely is its family.
-FAMILIES: tuple[Family, ...] = (FLUX, SD3, QWEN_IMAGE, LTX_VIDEO, LTX_2, COGVIDEOX)
+FAMILIES: tuple[Family, ...] = (FLUX, SD3, QWEN_IMAGE, LTX_VIDEO, LTX_2, COGVIDEOX, KANDINSKY_5)

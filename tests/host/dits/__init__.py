@@ -5,8 +5,9 @@ from __future__ import annotations
 from .case import DitCase
 from .cogvideox import CASES as COGVIDEOX
 from .flux_and_sd3 import CASES as FLUX_AND_SD3
+from .kandinsky5 import CASES as KANDINSKY5
 from .ltx import CASES as LTX
 from .qwen_image import CASES as QWEN_IMAGE
 from .wan import CASES as WAN
 
-CASES: tuple[DitCase, ...] = (*FLUX_AND_SD3, *QWEN_IMAGE, *LTX, *COGVIDEOX)
+CASES: tuple[DitCase, ...] = (*FLUX_AND_SD3, *QWEN_IMAGE, *LTX, *COGVIDEOX, *KANDINSKY5)

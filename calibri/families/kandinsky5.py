@@ -1,0 +1,37 @@
+"""Kandinsky 5, video and image: blocks for the text, then blocks for the picture.
+
+The modulations are fed by the time embedding, which is narrower than the blocks.
+"""
+
+from __future__ import annotations
+
+from .entry import GATES_OF_SIX, BlockKind, Family, Modulation
+
+WIDTH = "self_attention.out_layer"
+
+KANDINSKY_5 = Family(
+    name="kandinsky5",
+    classes=("Kandinsky5",),
+    needs=("pooled_text_embeddings.in_layer",),
+    kinds=(
+        BlockKind(
+            name="text",
+            container="text_transformer_blocks",
+            branches=(
+                Modulation("text_modulation.out_layer", "text", {6: GATES_OF_SIX}, width_of=WIDTH),
+            ),
+        ),
+        BlockKind(
+            name="visual",
+            container="visual_transformer_blocks",
+            branches=(
+                Modulation(
+                    "visual_modulation.out_layer",
+                    "image",
+                    {9: ((2, "attention"), (5, "cross_attention"), (8, "mlp"))},
+                    width_of=WIDTH,
+                ),
+            ),
+        ),
+    ),
+)
