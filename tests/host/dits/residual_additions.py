@@ -8,7 +8,7 @@ spells it. Any of them can be skipped, or its contribution read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -96,14 +96,14 @@ class _Block:
 
 
 class Watch(TorchDispatchMode):
-    """A mode under which a call's residual additions are noted, and one may be skipped."""
+    """A mode under which a call's residual additions are noted, and some may be skipped."""
 
-    def __init__(self, skip: tuple[str, int] | None) -> None:
+    def __init__(self, skip: Set[tuple[str, int]]) -> None:
         super().__init__()
         self.skip = skip
         self.open: list[_Block] = []
         self.found: list[Addition] = []
-        self.skipped = False
+        self.passed: set[tuple[str, int]] = set()
 
     def enter(self, path: str, inputs: Any) -> None:
         block = _Block(path)
@@ -165,7 +165,7 @@ class Watch(TorchDispatchMode):
         else:
             assert "value" not in kwargs, "a residual addition with a factor of its own"
             index = self._note(block, args[1] * args[2], _product(args[1], args[2]))
-        if self.skip == (block.path, index):
+        if (block.path, index) in self.skip:
             result = stream.tensor if func in IN_PLACE else stream.tensor.clone()
         else:
             result = func(*args, **kwargs)
@@ -173,7 +173,13 @@ class Watch(TorchDispatchMode):
         other = args[1 - position] if func in ADDITIONS else None
         if other is not None and id(other) in block.nodes:
             sources.append(block.nodes[id(other)])
-        block.nodes[id(result)] = _Node(result, tuple(sources), index)
+        added = _Node(result, tuple(sources), index)
+        if func in IN_PLACE:
+            # Writing into a part of a stream, its text for example, changes the stream itself.
+            for node in block.nodes.values():
+                if _whole(node.tensor) is _whole(result):
+                    node.sources = (*node.sources, added)
+        block.nodes[id(result)] = added
         return result
 
     def _sum(
@@ -184,7 +190,7 @@ class Watch(TorchDispatchMode):
         node = block.nodes[id(stream)]
         for position, contribution in enumerate(contributions, start=1):
             index = self._note(block, contribution)
-            if self.skip == (block.path, index):
+            if (block.path, index) in self.skip:
                 stacked[position].zero_()
             node = _Node(stream, (node,), index)
         result = func(*args, **kwargs)
@@ -196,7 +202,7 @@ class Watch(TorchDispatchMode):
         if exact is None:
             _, exact = block.products.get(id(contribution), (None, contribution.double()))
         block.additions.append((contribution.clone(), exact))
-        self.skipped = self.skipped or self.skip == (block.path, index)
+        self.passed.add((block.path, index))
         return index
 
 
@@ -211,10 +217,10 @@ def _whole(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def watching(
-    blocks: Mapping[str, nn.Module], skip: tuple[str, int] | None = None
+    blocks: Mapping[str, nn.Module], skip: Set[tuple[str, int]] = frozenset()
 ) -> Iterator[Watch]:
-    """Within it, a call of the model has its additions noted; the one at `skip`, given as block
-    path and index, leaves its stream as it is.
+    """Within it, a call of the model has its additions noted; those in `skip`, given as block path
+    and index, leave their streams as they are.
     """
     watch = Watch(skip)
     handles = []
@@ -231,7 +237,7 @@ def watching(
     finally:
         for handle in handles:
             handle.remove()
-    assert skip is None or watch.skipped, f"{skip} is no addition of this call"
+    assert skip <= watch.passed, f"{set(skip) - watch.passed} are no additions of this call"
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:
