@@ -9,7 +9,17 @@ from .kandinsky5 import KANDINSKY_5
 from .ltx import LTX_2, LTX_VIDEO
 from .qwen_image import QWEN_IMAGE
 from .sd3 import SD3
+from .seedvr2 import SEEDVR2
 from .wan import WAN
 
 # The first entry that fits a model completely is its family.
-FAMILIES: tuple[Family, ...] = (FLUX, SD3, QWEN_IMAGE, LTX_VIDEO, LTX_2, COGVIDEOX, KANDINSKY_5)
+FAMILIES: tuple[Family, ...] = (
+    FLUX,
+    SD3,
+    QWEN_IMAGE,
+    LTX_VIDEO,
+    LTX_2,
+    COGVIDEOX,
+    KANDINSKY_5,
+    SEEDVR2,
+)
