@@ -7,6 +7,7 @@ from .entry import Family
 from .flux import FLUX
 from .kandinsky5 import KANDINSKY_5
 from .ltx import LTX_2, LTX_VIDEO
+from .minimax import MINIMAX_H3
 from .qwen_image import QWEN_IMAGE
 from .sd3 import SD3
 from .seedvr2 import SEEDVR2
@@ -22,4 +23,5 @@ FAMILIES: tuple[Family, ...] = (
     COGVIDEOX,
     KANDINSKY_5,
     SEEDVR2,
+    MINIMAX_H3,
 )

@@ -7,8 +7,17 @@ from .cogvideox import CASES as COGVIDEOX
 from .flux_and_sd3 import CASES as FLUX_AND_SD3
 from .kandinsky5 import CASES as KANDINSKY5
 from .ltx import CASES as LTX
+from .minimax import CASES as MINIMAX
 from .qwen_image import CASES as QWEN_IMAGE
 from .seedvr2 import CASES as SEEDVR2
 from .wan import CASES as WAN
 
-CASES: tuple[DitCase, ...] = (*FLUX_AND_SD3, *QWEN_IMAGE, *LTX, *COGVIDEOX, *KANDINSKY5, *SEEDVR2)
+CASES: tuple[DitCase, ...] = (
+    *FLUX_AND_SD3,
+    *QWEN_IMAGE,
+    *LTX,
+    *COGVIDEOX,
+    *KANDINSKY5,
+    *SEEDVR2,
+    *MINIMAX,
+)
