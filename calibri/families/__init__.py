@@ -5,19 +5,23 @@ from __future__ import annotations
 from .cogvideox import COGVIDEOX
 from .entry import Family
 from .flux import FLUX
+from .flux_kin import CHROMA, FLUX_2, LONGCAT_IMAGE, OVIS_IMAGE
 from .kandinsky5 import KANDINSKY_5
 from .ltx import LTX_2, LTX_VIDEO
 from .minimax import MINIMAX_H3
 from .qwen_image import QWEN_IMAGE
 from .sd3 import SD3
 from .seedvr2 import SEEDVR2
-from .wan import WAN
 
 # The first entry that fits a model completely is its family.
 FAMILIES: tuple[Family, ...] = (
     FLUX,
     SD3,
     QWEN_IMAGE,
+    FLUX_2,
+    CHROMA,
+    OVIS_IMAGE,
+    LONGCAT_IMAGE,
     LTX_VIDEO,
     LTX_2,
     COGVIDEOX,

@@ -5,16 +5,17 @@ from __future__ import annotations
 from .case import DitCase
 from .cogvideox import CASES as COGVIDEOX
 from .flux_and_sd3 import CASES as FLUX_AND_SD3
+from .flux_kin import CASES as FLUX_KIN
 from .kandinsky5 import CASES as KANDINSKY5
 from .ltx import CASES as LTX
 from .minimax import CASES as MINIMAX
 from .qwen_image import CASES as QWEN_IMAGE
 from .seedvr2 import CASES as SEEDVR2
-from .wan import CASES as WAN
 
 CASES: tuple[DitCase, ...] = (
     *FLUX_AND_SD3,
     *QWEN_IMAGE,
+    *FLUX_KIN,
     *LTX,
     *COGVIDEOX,
     *KANDINSKY5,
