@@ -12,6 +12,7 @@ from .minimax import MINIMAX_H3
 from .qwen_image import QWEN_IMAGE
 from .sd3 import SD3
 from .seedvr2 import SEEDVR2
+from .wan import WAN
 
 # The first entry that fits a model completely is its family.
 FAMILIES: tuple[Family, ...] = (
@@ -28,4 +29,5 @@ FAMILIES: tuple[Family, ...] = (
     KANDINSKY_5,
     SEEDVR2,
     MINIMAX_H3,
+    WAN,
 )

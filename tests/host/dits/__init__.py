@@ -11,6 +11,7 @@ from .ltx import CASES as LTX
 from .minimax import CASES as MINIMAX
 from .qwen_image import CASES as QWEN_IMAGE
 from .seedvr2 import CASES as SEEDVR2
+from .wan import CASES as WAN
 
 CASES: tuple[DitCase, ...] = (
     *FLUX_AND_SD3,
@@ -21,4 +22,5 @@ CASES: tuple[DitCase, ...] = (
     *KANDINSKY5,
     *SEEDVR2,
     *MINIMAX,
+    *WAN,
 )
