@@ -6,6 +6,7 @@ from .cogvideox import COGVIDEOX
 from .entry import Family
 from .flux import FLUX
 from .flux_kin import CHROMA, FLUX_2, LONGCAT_IMAGE, OVIS_IMAGE
+from .hunyuan_video import HUNYUAN_IMAGE, HUNYUAN_IMAGE_REFINER, HUNYUAN_VIDEO, HUNYUAN_VIDEO_15
 from .kandinsky5 import KANDINSKY_5
 from .ltx import LTX_2, LTX_VIDEO
 from .minimax import MINIMAX_H3
@@ -23,11 +24,15 @@ FAMILIES: tuple[Family, ...] = (
     CHROMA,
     OVIS_IMAGE,
     LONGCAT_IMAGE,
+    HUNYUAN_VIDEO,
+    HUNYUAN_VIDEO_15,
+    HUNYUAN_IMAGE,
+    HUNYUAN_IMAGE_REFINER,
     LTX_VIDEO,
     LTX_2,
+    WAN,
     COGVIDEOX,
     KANDINSKY_5,
     SEEDVR2,
     MINIMAX_H3,
-    WAN,
 )

@@ -6,6 +6,7 @@ from .case import DitCase
 from .cogvideox import CASES as COGVIDEOX
 from .flux_and_sd3 import CASES as FLUX_AND_SD3
 from .flux_kin import CASES as FLUX_KIN
+from .hunyuan_video import CASES as HUNYUAN_VIDEO
 from .kandinsky5 import CASES as KANDINSKY5
 from .ltx import CASES as LTX
 from .minimax import CASES as MINIMAX
@@ -17,10 +18,11 @@ CASES: tuple[DitCase, ...] = (
     *FLUX_AND_SD3,
     *QWEN_IMAGE,
     *FLUX_KIN,
+    *HUNYUAN_VIDEO,
     *LTX,
+    *WAN,
     *COGVIDEOX,
     *KANDINSKY5,
     *SEEDVR2,
     *MINIMAX,
-    *WAN,
 )
