@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sized
+from collections.abc import Collection, Mapping, Sized
 from dataclasses import asdict, dataclass, field
 from typing import Any, NoReturn, TypeVar
 
@@ -21,6 +21,10 @@ SCHEMA_VERSION = 1
 MAX_TEXT = 1000  # characters
 MAX_ENTRIES = 64  # of sampling settings, rewards, kinds of block
 MAX_BLOCKS = 10_000
+MAX_MEMBERS = 64
+# The paper's bounds for the weight of an ensemble's member are −10…10.
+MAX_WEIGHT = 10.0
+MAX_GUIDANCE = 100.0  # ComfyUI's own limit of cfg
 
 Scalar = str | int | float | bool | None
 T = TypeVar("T")
@@ -45,31 +49,67 @@ class RewardChange:
 
 
 @dataclass(frozen=True)
+class Member:
+    """One of the M calibrated models whose weighted sum predicts."""
+
+    coefficients: Mapping[str, float]  # kept as float32, the precision in which they act
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Classifier-free guidance of two members, whose weights stand in for the CFG scale.
+
+    The first predicts with the prompt, the second with the negative prompt.
+    """
+
+    scale: float  # g: plain CFG, the preset at strength 0, has the weights [g, 1 − g]
+    # Whether the sum gets the norm of the first prediction back, token by token (Qwen-Image).
+    rescale: bool = False
+
+
+@dataclass(frozen=True)
 class Preset:
     """One calibration's coefficients and where they come from."""
 
     family: str
     blocks: Mapping[str, int]  # how many of each kind
     granularity: str
-    coefficients: Mapping[str, float]  # kept as float32, the precision in which they act
+    members: tuple[Member, ...]  # M, all with the same names
+    guidance: Guidance | None = None  # None: all members see the same conditioning
     title: str = ""
     base_model: str = ""  # the model's name, for people
     fingerprint: str = ""  # of the model it was found on
     licence: str = ""
     created: str = ""  # ISO 8601
+    origin: str = ""  # of a preset that was made from another file: which, for people
     sampling: Mapping[str, Scalar] = field(default_factory=dict)  # sampler, steps, cfg …
     rewards: tuple[RewardChange, ...] = ()
 
+    @property
+    def is_ensemble(self) -> bool:
+        """Whether applying it is more than scaling one model's branches."""
+        return len(self.members) != 1 or self.members[0].weight != 1.0
+
+
+# A file without these fields is whole: they came later, and are written where they say something.
+_OPTIONAL = {"guidance", "origin"}
+_REQUIRED = {"schema", "coefficients", *Preset.__dataclass_fields__} - {"members", *_OPTIONAL}
+
 
 def preset_to_json(preset: Preset) -> str:
-    """Everything but the coefficients' values, whose names it keeps in order."""
+    """Everything but the coefficients' and weights' values; the names keep their order."""
     header = asdict(preset)
-    header["coefficients"] = list(preset.coefficients)
+    del header["members"]
+    header = {key: value for key, value in header.items() if key not in _OPTIONAL or value}
+    header["coefficients"] = list(preset.members[0].coefficients) if preset.members else []
     return json.dumps({"schema": SCHEMA_VERSION, **header})
 
 
-def preset_from_json(text: str, values: NDArray[np.float32]) -> Preset:
-    """The preset of a header and its coefficients' values [1, N]. Raises MetadataError."""
+def preset_from_json(
+    text: str, values: NDArray[np.float32], weights: NDArray[np.float32]
+) -> Preset:
+    """The preset of a header, its coefficients [M, N] and weights [M]. Raises MetadataError."""
     try:
         header = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
@@ -80,7 +120,7 @@ def preset_from_json(text: str, values: NDArray[np.float32]) -> Preset:
             f"its schema is {header.get('schema')!r} where this version of Calibri reads "
             f"{SCHEMA_VERSION}"
         )
-    _check_keys(header, {"schema", *Preset.__dataclass_fields__}, "the metadata")
+    _check_keys(header, _REQUIRED, "the metadata", optional=_OPTIONAL)
     blocks = _short(_typed(header["blocks"], dict, "blocks"), "blocks")
     for kind, count in blocks.items():
         if not 1 <= _typed(count, int, f"blocks[{kind!r}]") <= MAX_BLOCKS:
@@ -89,35 +129,61 @@ def preset_from_json(text: str, values: NDArray[np.float32]) -> Preset:
         raise MetadataError(f"granularity is {header['granularity']!r}")
     sampling = _short(_typed(header["sampling"], dict, "sampling"), "sampling")
     rewards = _short(_typed(header["rewards"], list, "rewards"), "rewards")
+    members = _members(header["coefficients"], values, weights)
     return Preset(
         family=_text(header["family"], "family"),
         blocks={_text(kind, "blocks"): count for kind, count in blocks.items()},
         granularity=header["granularity"],
-        coefficients=_coefficients(header["coefficients"], values),
+        members=members,
+        guidance=_guidance(header["guidance"], members) if "guidance" in header else None,
         title=_text(header["title"], "title"),
         base_model=_text(header["base_model"], "base_model"),
         fingerprint=_text(header["fingerprint"], "fingerprint"),
         licence=_text(header["licence"], "licence"),
         created=_text(header["created"], "created"),
+        origin=_text(header.get("origin", ""), "origin"),
         sampling={_text(key, "sampling"): _scalar(value, key) for key, value in sampling.items()},
         rewards=tuple(_reward(reward) for reward in rewards),
     )
 
 
-def _coefficients(names: Any, values: NDArray[np.float32]) -> dict[str, float]:
+def _members(
+    names: Any, values: NDArray[np.float32], weights: NDArray[np.float32]
+) -> tuple[Member, ...]:
     names = _typed(names, list, "coefficients")
     for name in names:
         _text(name, "coefficients")
     if len(set(names)) != len(names) or not names:
         raise MetadataError("the names in coefficients are none or not all different")
-    if values.dtype != np.float32 or values.shape != (1, len(names)):
+    if values.dtype != np.float32 or values.ndim != 2 or values.shape[1] != len(names):
         raise MetadataError(
             f"its coefficients are {values.dtype} of shape {values.shape}, not float32 of shape "
-            f"(1, {len(names)})"
+            f"(members, {len(names)})"
         )
+    if not 1 <= len(values) <= MAX_MEMBERS:
+        raise MetadataError(f"it has {len(values)} members, not 1 to {MAX_MEMBERS}")
     if not np.isfinite(values).all():
         raise MetadataError("its coefficients are not all finite")
-    return dict(zip(names, values[0].tolist(), strict=True))
+    if weights.dtype != np.float32 or weights.shape != values.shape[:1]:
+        raise MetadataError("its weights must be float32, one for each member")
+    # NaN fails the comparison too.
+    if not (np.abs(weights) <= MAX_WEIGHT).all():
+        raise MetadataError(f"its weights are not all within −{MAX_WEIGHT:g}…{MAX_WEIGHT:g}")
+    return tuple(
+        Member(dict(zip(names, row, strict=True)), weight)
+        for row, weight in zip(values.tolist(), weights.tolist(), strict=True)
+    )
+
+
+def _guidance(guidance: Any, members: tuple[Member, ...]) -> Guidance:
+    guidance = _typed(guidance, dict, "guidance")
+    _check_keys(guidance, set(Guidance.__dataclass_fields__), "guidance")
+    if len(members) != 2:
+        raise MetadataError(f"it has guidance but {len(members)} members, which takes 2")
+    scale = _number(guidance["scale"], "guidance.scale")
+    if abs(scale) > MAX_GUIDANCE:
+        raise MetadataError(f"guidance.scale is {scale:g}, beyond {MAX_GUIDANCE:g}")
+    return Guidance(scale, _typed(guidance["rescale"], bool, "guidance.rescale"))
 
 
 def _reward(reward: Any) -> RewardChange:
@@ -134,8 +200,11 @@ def _reward(reward: Any) -> RewardChange:
     )
 
 
-def _check_keys(found: Mapping[str, Any], expected: set[str], where: str) -> None:
-    for problem, keys in (("lacks", expected - set(found)), ("has", set(found) - expected)):
+def _check_keys(
+    found: Mapping[str, Any], required: set[str], where: str, optional: Collection[str] = ()
+) -> None:
+    lacking, unknown_keys = required - set(found), set(found) - required - set(optional)
+    for problem, keys in (("lacks", lacking), ("has", unknown_keys)):
         if keys:
             unknown = "the unknown " if problem == "has" else ""
             raise MetadataError(f"{where} {problem} {unknown}{min(keys)[:MAX_TEXT]!r}")

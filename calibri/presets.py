@@ -1,7 +1,7 @@
 """Presets: calibrated coefficients in a small `.safetensors` file that is safe to open.
 
 The file holds the tensors `coefficients` [M, N] and `weights` [M], float32, and in its metadata the
-JSON of `preset_metadata.py`. M is the number of members of an ensemble; here M is 1.
+JSON of `preset_metadata.py`. M is the number of members of an ensemble, mostly 1.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from .atomic_file import write_atomically
 from .backbones import Backbone, read_backbone
 from .coefficients import CoefficientError, CoefficientSpace, Vector, coefficient_space
 from .preset_metadata import (
+    Guidance,
+    Member,
     MetadataError,
     Preset,
     RewardChange,
@@ -32,6 +34,8 @@ from .preset_metadata import (
 )
 
 __all__ = [
+    "Guidance",
+    "Member",
     "Preset",
     "PresetError",
     "RewardChange",
@@ -59,13 +63,13 @@ def save_preset(path: str | os.PathLike[str], preset: Preset, overwrite: bool = 
     path = Path(path)
     try:
         text = preset_to_json(preset)
-        values = np.array([list(preset.coefficients.values())], dtype=np.float32)
-        preset_from_json(text, values)
+        values, weights = _arrays(preset)
+        preset_from_json(text, values, weights)
     except (MetadataError, TypeError, ValueError) as error:
         raise PresetError(
             f"The preset for {path} is not valid: {error}; mend it before saving."
         ) from error
-    tensors = {"coefficients": values, "weights": np.ones(1, dtype=np.float32)}
+    tensors = {"coefficients": values, "weights": weights}
     data = safetensors.numpy.save(tensors, metadata={METADATA_KEY: text})
     if path.exists() and not overwrite:
         raise FileExistsError(
@@ -88,15 +92,7 @@ def load_preset(path: str | os.PathLike[str]) -> Preset:
     try:
         if set(tensors) != {"coefficients", "weights"}:
             raise MetadataError("it must hold two tensors, coefficients and weights")
-        weights = tensors["weights"]
-        if weights.dtype != np.float32 or weights.shape != tensors["coefficients"].shape[:1]:
-            raise MetadataError("its weights must be float32, one for each member")
-        if weights.shape != (1,) or weights[0] != 1.0:
-            raise MetadataError(
-                f"it is a weighted ensemble of {len(weights)} members, which this version of "
-                "Calibri cannot apply"
-            )
-        return preset_from_json(text, tensors["coefficients"])
+        return preset_from_json(text, tensors["coefficients"], tensors["weights"])
     except MetadataError as error:
         raise PresetError(
             f"The preset {path} cannot be used: {error}; update Calibri or choose another preset."
@@ -104,7 +100,7 @@ def load_preset(path: str | os.PathLike[str]) -> Preset:
 
 
 def check_preset(preset: Preset, backbone: Backbone) -> tuple[CoefficientSpace, Vector]:
-    """The preset's coefficient space on this model, and its vector [N] there.
+    """The preset's coefficient space on this model, and its members' vectors [M, N] there.
 
     Raises PresetError for a preset of another family or other block counts, and for coefficients
     that are not this space's or out of its bounds.
@@ -118,7 +114,8 @@ def check_preset(preset: Preset, backbone: Backbone) -> tuple[CoefficientSpace, 
         )
     try:
         space = coefficient_space(backbone, preset.granularity)
-        return space, space.vector(preset.coefficients)
+        vectors = [space.vector(member.coefficients) for member in preset.members]
+        return space, np.stack(vectors)
     except CoefficientError as error:
         raise PresetError(f"The preset does not fit the model: {error}") from error
 
@@ -148,6 +145,19 @@ def fingerprint(model: nn.Module) -> str:
 def _bfloat16_bytes(vector: torch.Tensor) -> bytes:
     data: bytes = vector.detach().to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes()
     return data
+
+
+def _arrays(preset: Preset) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The coefficients [M, N] and weights [M]; MetadataError where members have other names."""
+    if not preset.members:
+        raise MetadataError("it has no members")
+    names = list(preset.members[0].coefficients)
+    for member in preset.members:
+        if member.coefficients.keys() != set(names):
+            raise MetadataError("its members have coefficients of different names")
+    rows = [[member.coefficients[name] for name in names] for member in preset.members]
+    weights = [member.weight for member in preset.members]
+    return np.array(rows, dtype=np.float32), np.array(weights, dtype=np.float32)
 
 
 def _describe(family: str, blocks: Mapping[str, int]) -> str:

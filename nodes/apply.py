@@ -79,7 +79,14 @@ class CalibriApply(io.ComfyNode):
                 f"start_percent is {start_percent:g} and end_percent {end_percent:g}, so the "
                 "preset would never act; set start below end, or strength to 0."
             )
-        space, vector = check_preset(preset, backbone_of(model))
+        if preset.is_ensemble:
+            weights = ", ".join(f"{member.weight:g}" for member in preset.members)
+            raise ValueError(
+                f"The preset {preset.title!r} sums the predictions of its members "
+                f"({len(preset.members)}) with the weights {weights}, which Apply Calibri cannot "
+                "do yet; choose a preset of one member with the weight 1."
+            )
+        space, vectors = check_preset(preset, backbone_of(model))
         if preset.fingerprint not in ("", fingerprint(diffusion_model(model))):
             logging.warning(
                 "Calibri: the preset %r was found on another model of this family (%s); "
@@ -89,5 +96,5 @@ class CalibriApply(io.ComfyNode):
             )
         if strength == 0.0:
             return io.NodeOutput(model.clone())
-        gains = torch.from_numpy(space.expand(space.blend(vector, strength)[None]))
+        gains = torch.from_numpy(space.expand(space.blend(vectors, strength)))
         return io.NodeOutput(apply_gains(model, GainLayer(gains, start_percent, end_percent)))

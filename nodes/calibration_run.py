@@ -23,7 +23,7 @@ from ..calibri.configuration import run_record
 from ..calibri.evaluation import Floats
 from ..calibri.figure import draw_report
 from ..calibri.journal import Journal
-from ..calibri.presets import Preset, RewardChange, fingerprint, save_preset
+from ..calibri.presets import Member, Preset, RewardChange, fingerprint, save_preset
 from ..calibri.report import build_report, save_picture, save_report
 from . import identity, runs
 from .patching import backbone_of, diffusion_model
@@ -143,7 +143,7 @@ def _preset(
         family=space.backbone.family,
         blocks=dict(space.backbone.blocks),
         granularity=space.granularity,
-        coefficients=space.named(outcome.vector),
+        members=(Member(space.named(outcome.vector)),),
         title=f"{base}: {config.reward}",
         base_model=base,
         fingerprint=fingerprint(diffusion_model(model)),

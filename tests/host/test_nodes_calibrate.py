@@ -96,8 +96,8 @@ def test_run_leaves_preset_report_and_pictures(inputs: dict[str, Any], output: P
     result = calibrate(inputs)
     preset, report = result.args
     folder = output / "calibri" / "trial"
-    assert load_preset(folder / "preset.safetensors").coefficients.keys() == (
-        preset.coefficients.keys()
+    assert load_preset(folder / "preset.safetensors").members[0].coefficients.keys() == (
+        preset.members[0].coefficients.keys()
     )
     assert report.shape[0] == 1
     assert report.shape[-1] == 3
@@ -121,7 +121,7 @@ def test_cancelled_run_goes_on_as_if_it_had_not_been(
         calibrate(inputs, reward=Stops(at))
     resumed = calibrate(inputs).args[0]
     assert runs(output) == ["trial", "whole"]
-    assert resumed.coefficients == whole.coefficients
+    assert resumed.members == whole.members
     assert resumed.rewards == whole.rewards
     rewards = [
         [evaluation.rewards for evaluation in journal.evaluations()]
@@ -136,7 +136,7 @@ def test_cancelled_run_goes_on_as_if_it_had_not_been(
 def test_finished_run_is_read_not_repeated(inputs: dict[str, Any], output: Path) -> None:
     first = calibrate(inputs).args[0]
     again = calibrate(inputs, reward=Stops(1)).args[0]
-    assert (first.coefficients, first.rewards) == (again.coefficients, again.rewards)
+    assert (first.members, first.rewards) == (again.members, again.rewards)
     assert runs(output) == ["trial"]
 
 
@@ -180,7 +180,7 @@ def test_more_generations_continue_the_run(inputs: dict[str, Any], output: Path)
     longer = calibrate(inputs, generations=2).args[0]
     assert runs(output) == ["trial"]
     at_once = calibrate(inputs, generations=2, run_name="whole").args[0]
-    assert longer.coefficients == at_once.coefficients
+    assert longer.members == at_once.members
     assert longer.rewards == at_once.rewards
 
 
@@ -215,7 +215,7 @@ def test_unusable_rewards_stop_the_run_and_keep_it(
     with pytest.raises(RewardError, match=problem):
         calibrate(inputs, reward=Breaks())
     mended = calibrate(inputs).args[0]
-    assert mended.coefficients == calibrate(inputs, run_name="whole").args[0].coefficients
+    assert mended.members == calibrate(inputs, run_name="whole").args[0].members
     assert runs(output) == ["trial", "whole"]
 
 
@@ -234,7 +234,7 @@ def test_paper_profile_searches_as_published(inputs: dict[str, Any], output: Pat
     assert json.loads((folder / "report.json").read_text())["run"]["profile"] == "paper"
     with Journal.read(folder / "journal.sqlite") as journal:
         (searched,) = journal.evaluations("generation")
-    count = len(preset.coefficients)
+    count = len(preset.members[0].coefficients)
     assert searched.vectors.shape == (4 + int(3 * np.log(count)), count)
 
 

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from comfyui_calibri.calibri.coefficients import coefficient_space
-from comfyui_calibri.calibri.presets import Preset, fingerprint
+from comfyui_calibri.calibri.presets import Member, Preset, fingerprint
 from comfyui_calibri.nodes import folders
 from comfyui_calibri.nodes.apply import CalibriApply
 from comfyui_calibri.nodes.extension import CalibriExtension
@@ -66,7 +66,7 @@ def preset(model: Any) -> Preset:
         family="flux",
         blocks=dict(space.backbone.blocks),
         granularity="gate",
-        coefficients=dict.fromkeys(space.names, 0.5),
+        members=(Member(dict.fromkeys(space.names, 0.5)),),
         title="half",
         fingerprint=fingerprint(diffusion_model(model)),
     )

@@ -20,6 +20,7 @@ from comfyui_calibri.calibri.backbones import Backbone, read_backbone
 from comfyui_calibri.calibri.coefficients import coefficient_space
 from comfyui_calibri.calibri.preset_metadata import preset_to_json
 from comfyui_calibri.calibri.presets import (
+    Member,
     Preset,
     PresetError,
     RewardChange,
@@ -49,7 +50,7 @@ def preset(backbone: Backbone) -> Preset:
         family="flux",
         blocks={"double": 1, "single": 2},
         granularity="layer",
-        coefficients=space.named(np.array([0.5, 1.25, -1.0, 2.0])),
+        members=(Member(space.named(np.array([0.5, 1.25, -1.0, 2.0]))),),
         title="Größer, schärfer",
         base_model="calibri-demo-dit.safetensors",
         fingerprint="0123456789abcdef",
@@ -64,10 +65,18 @@ def write(path: Path, preset: Preset, changes: dict[str, Any], **tensors: Any) -
     """A file like save_preset's, with fields changed (`...` removes one) or other tensors."""
     header = json.loads(preset_to_json(preset)) | changes
     header = {key: value for key, value in header.items() if value is not ...}
-    values = np.array([list(preset.coefficients.values())], dtype=np.float32)
+    values = np.array([list(preset.members[0].coefficients.values())], dtype=np.float32)
     held = {"coefficients": values, "weights": np.ones(1, np.float32)} | tensors
     held = {name: tensor for name, tensor in held.items() if tensor is not None}
     safetensors.numpy.save_file(held, path, metadata={"calibri": json.dumps(header)})
+
+
+def names_of(preset: Preset) -> list[str]:
+    return list(preset.members[0].coefficients)
+
+
+def with_coefficients(preset: Preset, coefficients: dict[str, float]) -> Preset:
+    return replace(preset, members=(Member(coefficients),))
 
 
 def test_round_trip(tmp_path: Path, preset: Preset) -> None:
@@ -77,14 +86,14 @@ def test_round_trip(tmp_path: Path, preset: Preset) -> None:
 
 
 def test_stores_float32_under_names(tmp_path: Path, preset: Preset) -> None:
-    preset = replace(preset, coefficients=dict.fromkeys(preset.coefficients, 1.1))
+    preset = with_coefficients(preset, dict.fromkeys(names_of(preset), 1.1))
     save_preset(tmp_path / "a.safetensors", preset)
     tensors = safetensors.numpy.load_file(tmp_path / "a.safetensors")
     assert tensors["coefficients"].shape == (1, 4)
     assert tensors["coefficients"].dtype == np.float32
     assert tensors["weights"].tolist() == [1.0]
-    loaded = load_preset(tmp_path / "a.safetensors").coefficients
-    assert list(loaded) == list(preset.coefficients)
+    loaded = load_preset(tmp_path / "a.safetensors").members[0].coefficients
+    assert list(loaded) == names_of(preset)
     assert set(loaded.values()) == {float(np.float32(1.1))}
 
 
@@ -138,7 +147,7 @@ def test_invalid_presets_are_not_saved(
     tmp_path: Path, preset: Preset, coefficients: dict[str, float]
 ) -> None:
     with pytest.raises(PresetError, match="mend it before saving"):
-        save_preset(tmp_path / "a.safetensors", replace(preset, coefficients=coefficients))
+        save_preset(tmp_path / "a.safetensors", with_coefficients(preset, coefficients))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -193,7 +202,7 @@ def test_a_model_is_no_preset(tmp_path: Path) -> None:
         ({"granularity": "head"}, "granularity is 'head'"),
         ({"granularity": ["gate"]}, "granularity is"),
         ({"coefficients": ["a"] * 4}, "not all different"),
-        ({"coefficients": ["a", "b"]}, r"of shape \(1, 4\), not float32 of shape \(1, 2\)"),
+        ({"coefficients": ["a", "b"]}, r"of shape \(1, 4\), not .* of shape \(members, 2\)"),
         ({"coefficients": [1, 2, 3, 4]}, "coefficients must be of type str"),
         ({"sampling": {"steps": 10**400}}, r"sampling\['steps'\] must be a finite number"),
         ({"sampling": {"steps": [1]}}, r"sampling\['steps'\] must be a finite number"),
@@ -227,14 +236,13 @@ def test_metadata_that_is_no_object(tmp_path: Path, text: str) -> None:
         ({"extra": np.ones(1)}, "two tensors"),
         ({"weights": np.ones(1)}, "its weights must be float32"),
         ({"weights": np.ones(2, np.float32)}, "one for each member"),
-        ({"weights": np.full(1, 2, np.float32)}, "weighted ensemble of 1 members"),
+        ({"weights": np.full(1, 10.5, np.float32)}, "weights are not all within −10…10"),
+        ({"weights": np.full(1, np.nan, np.float32)}, "weights are not all within −10…10"),
+        ({"coefficients": np.ones(4, np.float32)}, r"float32 of shape \(4,\), not"),
+        ({"coefficients": np.ones((65, 4), np.float32)}, "it has 65 members, not 1 to 64"),
         ({"coefficients": np.ones((1, 4))}, "coefficients are float64"),
         ({"coefficients": np.ones((1, 5), np.float32)}, "not float32 of shape"),
         ({"coefficients": np.array([[1, 1, 1, np.nan]], np.float32)}, "not all finite"),
-        (
-            {"weights": np.ones(2, np.float32), "coefficients": np.ones((2, 4), np.float32)},
-            "weighted ensemble of 2 members",
-        ),
     ],
 )
 def test_wrong_tensors(
@@ -247,9 +255,9 @@ def test_wrong_tensors(
 
 
 def test_check_gives_the_vector(preset: Preset, backbone: Backbone) -> None:
-    space, vector = check_preset(preset, backbone)
+    space, vectors = check_preset(preset, backbone)
     assert space.granularity == "layer"
-    np.testing.assert_array_equal(vector, [0.5, 1.25, -1.0, 2.0])
+    np.testing.assert_array_equal(vectors, [[0.5, 1.25, -1.0, 2.0]])
 
 
 @pytest.mark.parametrize(
@@ -262,20 +270,22 @@ def test_check_gives_the_vector(preset: Preset, backbone: Backbone) -> None:
         ({"blocks": {"double": 19, "single": 38}}, "is for flux with 19 double and 38 single but"),
         ({"blocks": {"joint": 24}}, "is for flux with 24 joint but"),
         ({"granularity": "gate"}, "does not fit the model: The mapping lacks the coefficient"),
-        (
-            {"coefficients": {"double.0.attention": 1.0}},
-            "lacks .* 'double.0.mlp' and 2",
-        ),
-        ({"coefficients": 2.5}, "'double.0.attention' is 2.5, outside -1…2"),
+        ({"members": (Member({"double.0.attention": 1.0}),)}, "lacks .* 'double.0.mlp' and 2"),
     ],
 )
 def test_check_refuses(
     preset: Preset, backbone: Backbone, changes: dict[str, Any], problem: str
 ) -> None:
-    if changes.get("coefficients") == 2.5:
-        changes = {"coefficients": dict.fromkeys(preset.coefficients, 2.5)}
     with pytest.raises(PresetError, match=problem):
         check_preset(replace(preset, **changes), backbone)
+
+
+def test_check_refuses_coefficients_out_of_bounds_in_any_member(
+    preset: Preset, backbone: Backbone
+) -> None:
+    far = Member(dict.fromkeys(names_of(preset), 2.5), 0.5)
+    with pytest.raises(PresetError, match=r"'double\.0\.attention' is 2\.5, outside -1…2"):
+        check_preset(replace(preset, members=(*preset.members, far)), backbone)
 
 
 def test_fingerprint(model: Flux) -> None:
