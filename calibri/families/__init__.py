@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .cogvideox import COGVIDEOX
+from .diffusers import FLUX_IN_DIFFUSERS, SD3_IN_DIFFUSERS
 from .entry import Family
 from .flux import FLUX
 from .flux_kin import CHROMA, FLUX_2, LONGCAT_IMAGE, OVIS_IMAGE
@@ -35,4 +36,6 @@ FAMILIES: tuple[Family, ...] = (
     KANDINSKY_5,
     SEEDVR2,
     MINIMAX_H3,
+    FLUX_IN_DIFFUSERS,
+    SD3_IN_DIFFUSERS,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .case import DitCase
 from .cogvideox import CASES as COGVIDEOX
+from .diffusers_models import CASES as DIFFUSERS
 from .flux_and_sd3 import CASES as FLUX_AND_SD3
 from .flux_kin import CASES as FLUX_KIN
 from .hunyuan_video import CASES as HUNYUAN_VIDEO
@@ -25,4 +26,5 @@ CASES: tuple[DitCase, ...] = (
     *KANDINSKY5,
     *SEEDVR2,
     *MINIMAX,
+    *DIFFUSERS,
 )
