@@ -34,6 +34,7 @@ class Tap:
     chunks: int  # how many there are; 1 where the branch is the module's whole output
     axis: int = 0  # of the module's output, the one along which the samples lie
     rows: str = TILED  # how they lie there, see families/entry.py
+    repeats: int = 1  # how often all the chunks come along the last axis
 
     @property
     def name(self) -> str:
@@ -123,7 +124,7 @@ def _read_block(kind: BlockKind, index: int, block: nn.Module, path: str) -> lis
         gates = None if module is None else _gates(branch, module, block)
         if gates is None:
             return None
-        chunks, layout = gates
+        chunks, repeats, layout = gates
         for chunk, name in layout:
             taps.append(
                 Tap(
@@ -135,6 +136,7 @@ def _read_block(kind: BlockKind, index: int, block: nn.Module, path: str) -> lis
                     chunk=chunk,
                     chunks=chunks,
                     rows=branch.rows,
+                    repeats=repeats,
                 )
             )
     return taps
@@ -142,8 +144,10 @@ def _read_block(kind: BlockKind, index: int, block: nn.Module, path: str) -> lis
 
 def _gates(
     modulation: Modulation, linear: nn.Module, block: nn.Module
-) -> tuple[int, tuple[tuple[int, str], ...]] | None:
-    """How many chunks an adaLN linear's output has and which are gates; None if it does not fit."""
+) -> tuple[int, int, tuple[tuple[int, str], ...]] | None:
+    """How many chunks an adaLN linear's output has, how often they come and which are gates; None
+    if the linear does not fit.
+    """
     # Read from the numbers a linear declares: a quantised weight has another shape.
     width = getattr(linear, "in_features", None)
     if modulation.width_of:
@@ -151,8 +155,14 @@ def _gates(
     out = getattr(linear, "out_features", None)
     if not isinstance(width, int) or not isinstance(out, int) or width == 0 or out % width:
         return None
-    layout = modulation.layouts.get(out // width)
-    return None if layout is None else (out // width, layout)
+    chunks, repeats = out // width, 1
+    if modulation.repeats:
+        (pattern,) = modulation.layouts
+        chunks, repeats = pattern, chunks // pattern
+        if out != repeats * pattern * width:
+            return None
+    layout = modulation.layouts.get(chunks)
+    return None if layout is None else (chunks, repeats, layout)
 
 
 def _find(module: nn.Module, path: str) -> nn.Module | None:

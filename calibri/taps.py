@@ -91,6 +91,7 @@ class _TappedModule:
     def __init__(self, module: nn.Module, tap: Tap) -> None:
         self.module = module
         self.chunks = tap.chunks
+        self.repeats = tap.repeats
         self.axis = tap.axis
         self.rows = tap.rows
         self.path = tap.module
@@ -119,7 +120,11 @@ class _TappedModule:
                 # Fresh from the module: in place, an output of any size needs no more memory.
                 return output.mul_(factor)
             return (output * factor).to(output.dtype)
-        rows, width = output.shape[0], output.shape[-1] // self.chunks
+        rows, width = output.shape[0], output.shape[-1] // (self.chunks * self.repeats)
+        if self.repeats > 1 and self._own_forward is None and not output.requires_grad:
+            # Gates of each pixel: as large as the stream itself, so in place as above.
+            output.view(rows, -1, self.chunks, width).mul_(factor[:, None, :, None])
+            return output
         product = output.reshape(rows, -1, self.chunks, width) * factor[:, None, :, None]
         return product.reshape(output.shape).to(output.dtype)
 

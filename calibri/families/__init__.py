@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from .auraflow import AURAFLOW
 from .cogvideox import COGVIDEOX
 from .diffusers import FLUX_IN_DIFFUSERS, SD3_IN_DIFFUSERS
 from .entry import Family
 from .flux import FLUX
 from .flux_kin import CHROMA, FLUX_2, LONGCAT_IMAGE, OVIS_IMAGE
+from .hunyuan_dit import HUNYUAN_DIT
 from .hunyuan_video import HUNYUAN_IMAGE, HUNYUAN_IMAGE_REFINER, HUNYUAN_VIDEO, HUNYUAN_VIDEO_15
 from .kandinsky5 import KANDINSKY_5
 from .ltx import LTX_2, LTX_VIDEO
 from .minimax import MINIMAX_H3
+from .pixart import PIXART
+from .pixeldit import PID, PIXELDIT
 from .qwen_image import QWEN_IMAGE
 from .sd3 import SD3
 from .seedvr2 import SEEDVR2
@@ -38,4 +42,9 @@ FAMILIES: tuple[Family, ...] = (
     MINIMAX_H3,
     FLUX_IN_DIFFUSERS,
     SD3_IN_DIFFUSERS,
+    AURAFLOW,
+    PIXART,
+    HUNYUAN_DIT,
+    PIXELDIT,
+    PID,
 )

@@ -33,6 +33,9 @@ class Modulation:
     # the block.
     width_of: str = ""
     rows: str = TILED
+    # The chunks come again and again along the output, as for each pixel of a patch. `layouts` then
+    # has one entry.
+    repeats: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ computes it and knows nothing of taps.
 from __future__ import annotations
 
 import copy
+from collections.abc import Set
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -19,7 +21,7 @@ from comfyui_calibri.calibri.families import FAMILIES
 from .dits.case import ALL, SAMPLES, DitCase
 from .dits.fixtures import made
 from .dits.gains import gain_on, make_taps, random_gains
-from .dits.residual_additions import Addition, watching
+from .dits.residual_additions import Addition, Watch, watching
 
 pytestmark = pytest.mark.oldest
 
@@ -38,9 +40,15 @@ def blocks_of(model: nn.Module, backbone: Backbone) -> dict[str, nn.Module]:
 
 
 def note(case: DitCase, model: nn.Module, backbone: Backbone) -> tuple[list[Addition], Tensor]:
-    with watching(blocks_of(model, backbone)) as watch:
+    with watch(case, blocks_of(model, backbone)) as watched:
         output = case.call(model, ALL)
-    return watch.found, output
+    return watched.found, output
+
+
+def watch(
+    case: DitCase, blocks: dict[str, nn.Module], skip: Set[tuple[str, int]] = frozenset()
+) -> AbstractContextManager[Watch]:
+    return watching(blocks, skip, restarts=case.restarts, inner=case.inner_additions)
 
 
 def ulps(actual: Tensor, expected: Tensor, dtype: torch.dtype) -> float:
@@ -95,12 +103,12 @@ def test_each_tap_is_one_addition_and_each_addition_has_its_tap(
         assert all(path == tap.module[: len(path)] for path, _ in own), tap.name
         assert own.isdisjoint(scaled), f"{tap.name} scales what another tap scales"
         scaled |= own
-        with watching(blocks, own):
+        with watch(case, blocks, own):
             skipped = case.call(model, ALL)
         assert torch.equal(output, skipped), tap.name
         assert not torch.equal(output, plain), f"{tap.name} has no effect"
     for at in {(addition.block, addition.index) for addition in additions} - scaled:
-        with watching(blocks, {at}):
+        with watch(case, blocks, {at}):
             skipped = case.call(model, ALL)
         assert torch.equal(skipped, plain), f"{at[0]} adds a branch without a tap"
 

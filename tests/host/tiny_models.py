@@ -38,7 +38,8 @@ def randomised(model: nn.Module) -> nn.Module:
         for name, tensor in (*model.named_parameters(), *model.named_buffers()):
             if not tensor.numel():
                 continue  # a mark in the checkpoint: Qwen-Image-Edit-2511's __index_timestep_zero__
-            tensor.normal_(0.0, tensor.shape[-1] ** -0.5, generator=generator)
+            width = tensor.shape[-1] if tensor.ndim else 1
+            tensor.normal_(0.0, width**-0.5, generator=generator)
             if "norm" in name or ".ln_" in name:
                 tensor.add_(1.0)
     return model.eval().requires_grad_(False)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from .auraflow import CASES as AURAFLOW
 from .case import DitCase
 from .cogvideox import CASES as COGVIDEOX
 from .diffusers_models import CASES as DIFFUSERS
 from .flux_and_sd3 import CASES as FLUX_AND_SD3
 from .flux_kin import CASES as FLUX_KIN
+from .hunyuan_dit import CASES as HUNYUAN_DIT
 from .hunyuan_video import CASES as HUNYUAN_VIDEO
 from .kandinsky5 import CASES as KANDINSKY5
 from .ltx import CASES as LTX
 from .minimax import CASES as MINIMAX
+from .pixart import CASES as PIXART
+from .pixeldit import CASES as PIXELDIT
 from .qwen_image import CASES as QWEN_IMAGE
 from .seedvr2 import CASES as SEEDVR2
 from .wan import CASES as WAN
@@ -27,4 +31,8 @@ CASES: tuple[DitCase, ...] = (
     *SEEDVR2,
     *MINIMAX,
     *DIFFUSERS,
+    *AURAFLOW,
+    *PIXART,
+    *HUNYUAN_DIT,
+    *PIXELDIT,
 )

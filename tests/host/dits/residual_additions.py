@@ -8,7 +8,7 @@ spells it. Any of them can be skipped, or its contribution read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -98,9 +98,10 @@ class _Block:
 class Watch(TorchDispatchMode):
     """A mode under which a call's residual additions are noted, and some may be skipped."""
 
-    def __init__(self, skip: Set[tuple[str, int]]) -> None:
+    def __init__(self, skip: Set[tuple[str, int]], inner: bool) -> None:
         super().__init__()
         self.skip = skip
+        self.inner = inner
         self.open: list[_Block] = []
         self.found: list[Addition] = []
         self.passed: set[tuple[str, int]] = set()
@@ -112,9 +113,12 @@ class Watch(TorchDispatchMode):
                 block.nodes[id(tensor)] = _Node(tensor)
         self.open.append(block)
 
+    def restart(self, stream: Tensor) -> None:
+        self.open[-1].nodes[id(stream)] = _Node(stream)
+
     def leave(self, outputs: Any) -> None:
         block = self.open.pop()
-        residual: set[int] = set()
+        residual = set(range(len(block.additions))) if self.inner else set[int]()
         ahead = [block.nodes[id(t)] for t in _tensors(outputs) if id(t) in block.nodes]
         seen: set[int] = set()
         while ahead:
@@ -217,12 +221,20 @@ def _whole(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def watching(
-    blocks: Mapping[str, nn.Module], skip: Set[tuple[str, int]] = frozenset()
+    blocks: Mapping[str, nn.Module],
+    skip: Set[tuple[str, int]] = frozenset(),
+    *,
+    restarts: Iterable[str] = (),
+    inner: bool = False,
 ) -> Iterator[Watch]:
     """Within it, a call of the model has its additions noted; those in `skip`, given as block path
     and index, leave their streams as they are.
+
+    `restarts` are paths below a block: what such a module returns is the block's stream from there
+    on (a linear that joins a long skip connection). With `inner`, an addition counts although its
+    sum only feeds the block's next branch and is not passed on.
     """
-    watch = Watch(skip)
+    watch = Watch(skip, inner)
     handles = []
 
     def before(path: str) -> Callable[..., None]:
@@ -231,6 +243,11 @@ def watching(
     for path, block in blocks.items():
         handles.append(block.register_forward_pre_hook(before(path), with_kwargs=True))
         handles.append(block.register_forward_hook(lambda module, args, out: watch.leave(out)))
+        for name, module in block.named_modules():
+            if name in restarts:
+                handles.append(
+                    module.register_forward_hook(lambda module, args, out: watch.restart(out))
+                )
     try:
         with watch:
             yield watch
