@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .auraflow import AURAFLOW
 from .cogvideox import COGVIDEOX
+from .cosmos import ANIMA, COSMOS, COSMOS_PREDICT2
 from .diffusers import FLUX_IN_DIFFUSERS, SD3_IN_DIFFUSERS
 from .entry import Family
 from .flux import FLUX
@@ -47,4 +48,7 @@ FAMILIES: tuple[Family, ...] = (
     HUNYUAN_DIT,
     PIXELDIT,
     PID,
+    ANIMA,
+    COSMOS,
+    COSMOS_PREDICT2,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .auraflow import CASES as AURAFLOW
 from .case import DitCase
 from .cogvideox import CASES as COGVIDEOX
+from .cosmos import CASES as COSMOS
 from .diffusers_models import CASES as DIFFUSERS
 from .flux_and_sd3 import CASES as FLUX_AND_SD3
 from .flux_kin import CASES as FLUX_KIN
@@ -35,4 +36,5 @@ CASES: tuple[DitCase, ...] = (
     *PIXART,
     *HUNYUAN_DIT,
     *PIXELDIT,
+    *COSMOS,
 )
