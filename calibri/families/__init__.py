@@ -13,6 +13,7 @@ from .hunyuan_dit import HUNYUAN_DIT
 from .hunyuan_video import HUNYUAN_IMAGE, HUNYUAN_IMAGE_REFINER, HUNYUAN_VIDEO, HUNYUAN_VIDEO_15
 from .kandinsky5 import KANDINSKY_5
 from .ltx import LTX_2, LTX_VIDEO
+from .lumina import LUMINA2, Z_IMAGE
 from .minimax import MINIMAX_H3
 from .pixart import PIXART
 from .pixeldit import PID, PIXELDIT
@@ -51,4 +52,6 @@ FAMILIES: tuple[Family, ...] = (
     ANIMA,
     COSMOS,
     COSMOS_PREDICT2,
+    LUMINA2,
+    Z_IMAGE,
 )

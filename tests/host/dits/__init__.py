@@ -13,6 +13,7 @@ from .hunyuan_dit import CASES as HUNYUAN_DIT
 from .hunyuan_video import CASES as HUNYUAN_VIDEO
 from .kandinsky5 import CASES as KANDINSKY5
 from .ltx import CASES as LTX
+from .lumina import CASES as LUMINA
 from .minimax import CASES as MINIMAX
 from .pixart import CASES as PIXART
 from .pixeldit import CASES as PIXELDIT
@@ -37,4 +38,5 @@ CASES: tuple[DitCase, ...] = (
     *HUNYUAN_DIT,
     *PIXELDIT,
     *COSMOS,
+    *LUMINA,
 )
