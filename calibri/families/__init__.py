@@ -11,6 +11,7 @@ from .flux import FLUX
 from .flux_kin import CHROMA, FLUX_2, LONGCAT_IMAGE, OVIS_IMAGE
 from .hunyuan_dit import HUNYUAN_DIT
 from .hunyuan_video import HUNYUAN_IMAGE, HUNYUAN_IMAGE_REFINER, HUNYUAN_VIDEO, HUNYUAN_VIDEO_15
+from .joyimage import JOYIMAGE
 from .kandinsky5 import KANDINSKY_5
 from .ltx import LTX_2, LTX_VIDEO
 from .lumina import LUMINA2, Z_IMAGE
@@ -18,6 +19,7 @@ from .minimax import MINIMAX_H3
 from .pixart import PIXART
 from .pixeldit import PID, PIXELDIT
 from .qwen_image import QWEN_IMAGE
+from .qwen_kin import LENS, MAGE_FLOW
 from .sd3 import SD3
 from .seedvr2 import SEEDVR2
 from .wan import WAN
@@ -27,6 +29,9 @@ FAMILIES: tuple[Family, ...] = (
     FLUX,
     SD3,
     QWEN_IMAGE,
+    MAGE_FLOW,
+    LENS,
+    JOYIMAGE,
     FLUX_2,
     CHROMA,
     OVIS_IMAGE,
@@ -44,6 +49,8 @@ FAMILIES: tuple[Family, ...] = (
     MINIMAX_H3,
     FLUX_IN_DIFFUSERS,
     SD3_IN_DIFFUSERS,
+    LUMINA2,
+    Z_IMAGE,
     AURAFLOW,
     PIXART,
     HUNYUAN_DIT,
@@ -52,6 +59,4 @@ FAMILIES: tuple[Family, ...] = (
     ANIMA,
     COSMOS,
     COSMOS_PREDICT2,
-    LUMINA2,
-    Z_IMAGE,
 )

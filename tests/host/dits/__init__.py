@@ -18,12 +18,14 @@ from .minimax import CASES as MINIMAX
 from .pixart import CASES as PIXART
 from .pixeldit import CASES as PIXELDIT
 from .qwen_image import CASES as QWEN_IMAGE
+from .qwen_kin import CASES as QWEN_KIN
 from .seedvr2 import CASES as SEEDVR2
 from .wan import CASES as WAN
 
 CASES: tuple[DitCase, ...] = (
     *FLUX_AND_SD3,
     *QWEN_IMAGE,
+    *QWEN_KIN,
     *FLUX_KIN,
     *HUNYUAN_VIDEO,
     *LTX,
@@ -33,10 +35,10 @@ CASES: tuple[DitCase, ...] = (
     *SEEDVR2,
     *MINIMAX,
     *DIFFUSERS,
+    *LUMINA,
     *AURAFLOW,
     *PIXART,
     *HUNYUAN_DIT,
     *PIXELDIT,
     *COSMOS,
-    *LUMINA,
 )
