@@ -91,8 +91,8 @@ CASES = (
     DitCase(
         name="Qwen-Image-Layered",
         family="qwen-image",
-        make=lambda: make(use_additional_t_cond=True),
-        call=lambda model, rows: call(model, rows, frames=3),
+        make=lambda: make(use_additional_t_cond=True, default_ref_method="negative_index"),
+        call=lambda model, rows: call(model, rows, frames=3, references=1),
         sizes={"Qwen-Image-Layered": lambda: make(use_additional_t_cond=True, **FULL)},
     ),
 )
