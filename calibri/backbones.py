@@ -35,6 +35,7 @@ class Tap:
     axis: int = 0  # of the module's output, the one along which the samples lie
     rows: str = TILED  # how they lie there, see families/entry.py
     repeats: int = 1  # how often all the chunks come along the last axis
+    tanh: bool = False  # it is the tanh of the chunk that multiplies the branch
 
     @property
     def name(self) -> str:
@@ -89,17 +90,23 @@ def _read_family(model: nn.Module, family: Family) -> Backbone | None:
         blocks[kind.name] = len(children)
         for index, (child, block) in enumerate(children):
             unread = kind.unread_in_last if index == len(children) - 1 else ()
-            found = _read_block(kind, index, block, f"{kind.container}.{child}")
+            found = _read_block(kind, index, block, f"{kind.container}.{child}", unread)
             if found is None:
                 return None
-            taps.extend(tap for tap in found if tap.stream not in unread)
+            taps.extend(found)
     return Backbone(family.name, blocks, tuple(taps))
 
 
-def _read_block(kind: BlockKind, index: int, block: nn.Module, path: str) -> list[Tap] | None:
-    """A block's taps, or None if it is not built as its kind says."""
+def _read_block(
+    kind: BlockKind, index: int, block: nn.Module, path: str, unread: tuple[str, ...]
+) -> list[Tap] | None:
+    """A block's taps without those of the streams `unread`, or None if it is not built as its kind
+    says.
+    """
     taps = []
     for branch in kind.branches:
+        if branch.stream in unread:
+            continue
         module = _find(block, branch.module)
         below = f"{path}.{branch.module}"
         if isinstance(branch, Output):
@@ -137,6 +144,7 @@ def _read_block(kind: BlockKind, index: int, block: nn.Module, path: str) -> lis
                     chunks=chunks,
                     rows=branch.rows,
                     repeats=repeats,
+                    tanh=branch.tanh,
                 )
             )
     return taps

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .backbones import Backbone, Tap
 from .families.entry import INTERLEAVED, PACKED
+from .tanh_gates import TanhGates
 
 
 class GainTaps:
@@ -39,6 +40,9 @@ class GainTaps:
                 columns[position] = width + tap.chunk
             self._modules.append(_TappedModule(model.get_submodule(path), taps[0]))
             width += taps[0].chunks
+        # Compiled code that is handed a TanhGates applies its gains twice.
+        blocks = {tap.module.rpartition(".")[0] for tap in backbone.taps if tap.tanh}
+        self._blocks = [_UncompiledModule(model.get_submodule(path)) for path in sorted(blocks)]
         self._columns = torch.tensor(columns)
         self._chunks = [tapped.chunks for tapped in self._modules]
         self._active = False
@@ -73,37 +77,76 @@ class GainTaps:
         )
         per_module = torch.split(factors, self._chunks, dim=1)
         self._active = True
-        entered: list[_TappedModule] = []
+        entered: list[_ReplacedForward] = []
         try:
+            for block in self._blocks:
+                entered.append(block)
+                block.enter()
             for tapped, factor in zip(self._modules, per_module, strict=True):
                 entered.append(tapped)
-                tapped.enter(factor)
+                tapped.factor = factor
+                tapped.enter()
             yield
         finally:
-            for tapped in entered:
-                tapped.leave()
+            for replaced in entered:
+                replaced.leave()
             self._active = False
 
 
-class _TappedModule:
+class _ReplacedForward:
     """One module and the forward that stands in for its own."""
 
-    def __init__(self, module: nn.Module, tap: Tap) -> None:
+    def __init__(self, module: nn.Module) -> None:
         self.module = module
+        self.original: Callable[..., Any] = module.forward
+        # One object for the module's life: torch.compile recognises it and does not compile again.
+        self._forward: Callable[..., Any] = self.forward
+        self._own_forward: Any = None
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.original(*args, **kwargs)
+
+    def enter(self) -> None:
+        # An instance's forward, put there by another pack, is the original and comes back after.
+        # Through __dict__, because nn.Module's attributes cost microseconds per module and call.
+        self._own_forward = self.module.__dict__.get("forward")
+        self.original = self.module.forward
+        self.module.__dict__["forward"] = self._forward
+
+    def leave(self) -> None:
+        if self.module.__dict__.get("forward") is not self._forward:
+            return  # interrupted before it was in place
+        if self._own_forward is None:
+            del self.module.__dict__["forward"]
+        else:
+            self.module.__dict__["forward"] = self._own_forward
+        self._own_forward = None
+
+
+class _UncompiledModule(_ReplacedForward):
+    """A module that torch.compile leaves to Python."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__(module)
+        self._forward = torch.compiler.disable(self.forward)
+
+
+class _TappedModule(_ReplacedForward):
+    """A module whose output has its chunks multiplied by their factors."""
+
+    def __init__(self, module: nn.Module, tap: Tap) -> None:
+        super().__init__(module)
         self.chunks = tap.chunks
         self.repeats = tap.repeats
         self.axis = tap.axis
         self.rows = tap.rows
+        self.tanh = tap.tanh
         self.path = tap.module
         self.factor: Tensor | None = None  # [B, chunks] float32 during a call
-        self.original: Callable[..., Tensor] = module.forward
-        # One object for the module's life: torch.compile recognises it and does not compile again.
-        self._forward = self.forward
-        self._own_forward: Any = None
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """The module's output [..., chunks * H] with each chunk multiplied by its factor."""
-        output = self.original(*args, **kwargs)
+        output: Tensor = self.original(*args, **kwargs)
         factor = self.factor
         if factor is None:
             return output  # another pack kept this forward longer than the call
@@ -111,6 +154,8 @@ class _TappedModule:
             factor = self._for_rows(factor, output.shape[self.axis])
         if factor.device != output.device:
             factor = factor.to(output.device)
+        if self.tanh:
+            return TanhGates.carrying(output, factor)
         # Type promotion makes the products float32 for half-precision outputs.
         if self.chunks == 1:
             shape = [1] * output.ndim
@@ -147,20 +192,6 @@ class _TappedModule:
             return factor.repeat_interleave(rows // samples, dim=0)
         return factor.repeat(rows // samples, 1)
 
-    def enter(self, factor: Tensor) -> None:
-        # An instance's forward, put there by another pack, is the original and comes back after.
-        # Through __dict__, because nn.Module's attributes cost microseconds per module and call.
-        self._own_forward = self.module.__dict__.get("forward")
-        self.original = self.module.forward
-        self.factor = factor
-        self.module.__dict__["forward"] = self._forward
-
     def leave(self) -> None:
         self.factor = None
-        if self.module.__dict__.get("forward") is not self._forward:
-            return  # interrupted before it was in place
-        if self._own_forward is None:
-            del self.module.__dict__["forward"]
-        else:
-            self.module.__dict__["forward"] = self._own_forward
-        self._own_forward = None
+        super().leave()

@@ -16,6 +16,7 @@ from .kandinsky5 import KANDINSKY_5
 from .ltx import LTX_2, LTX_VIDEO
 from .lumina import LUMINA2, Z_IMAGE
 from .minimax import MINIMAX_H3
+from .mochi import MOCHI
 from .pixart import PIXART
 from .pixeldit import PID, PIXELDIT
 from .qwen_image import QWEN_IMAGE
@@ -59,4 +60,5 @@ FAMILIES: tuple[Family, ...] = (
     ANIMA,
     COSMOS,
     COSMOS_PREDICT2,
+    MOCHI,
 )

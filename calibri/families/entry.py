@@ -21,7 +21,7 @@ class Modulation:
     """An adaLN linear of a block, and which chunks of its output are gates.
 
     The cheapest tap, a few numbers per sample. It is right only where the gate multiplies the
-    branch as it is: nothing may lie between the chunk and the product.
+    branch as it is: nothing may lie between the chunk and the product, or else a tanh alone.
     """
 
     module: str  # path below the block
@@ -36,6 +36,9 @@ class Modulation:
     # The chunks come again and again along the output, as for each pixel of a patch. `layouts` then
     # has one entry.
     repeats: bool = False
+    # The block takes the tanh of each gate. The linear lies directly in the block, its output is
+    # [B, channels].
+    tanh: bool = False
 
 
 @dataclass(frozen=True)

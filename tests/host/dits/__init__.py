@@ -15,6 +15,7 @@ from .kandinsky5 import CASES as KANDINSKY5
 from .ltx import CASES as LTX
 from .lumina import CASES as LUMINA
 from .minimax import CASES as MINIMAX
+from .mochi import CASES as MOCHI
 from .pixart import CASES as PIXART
 from .pixeldit import CASES as PIXELDIT
 from .qwen_image import CASES as QWEN_IMAGE
@@ -41,4 +42,5 @@ CASES: tuple[DitCase, ...] = (
     *HUNYUAN_DIT,
     *PIXELDIT,
     *COSMOS,
+    *MOCHI,
 )
