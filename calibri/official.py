@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-MAX_BLOCKS = 10_000
-MAX_MEMBERS = 64
+from .preset_metadata import MAX_BLOCKS, MAX_MEMBERS
 
 _FLUX = {"total", "n_models", "doubles_main", "singles", "n_double", "n_single"}
 _SD3 = {"total", "n_models", "main", "context", "attn2", "n_blocks", "n_context", "n_attn2"}
@@ -126,7 +125,7 @@ def flatten(
             f"The layout has {layout.members} members but {len(members)} members and "
             f"{len(weights)} weights were given: give one of each for each member."
         )
-    places = {slot.name for _, slot in _slots(layout) if slot.name is not None}
+    places = set(coefficient_names(layout))
     for number, member in enumerate(members):
         if odd := sorted(places ^ set(member)):
             problem = "lacks" if odd[0] in places else "has no place for"
@@ -139,6 +138,11 @@ def flatten(
         1.0 if slot.dead or slot.name is None else float(members[member][slot.name])
         for member, slot in _slots(layout)
     ] + [float(weight) for weight in weights]
+
+
+def coefficient_names(layout: OfficialLayout) -> list[str]:
+    """Our names of a member's coefficients, in the vector's order."""
+    return [slot.name for group in _groups(layout) for slot in group if slot.name is not None]
 
 
 def dead_indices(layout: OfficialLayout) -> list[int]:

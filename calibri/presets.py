@@ -40,6 +40,7 @@ __all__ = [
     "PresetError",
     "RewardChange",
     "check_preset",
+    "describe_backbone",
     "fingerprint",
     "load_preset",
     "save_preset",
@@ -105,8 +106,8 @@ def check_preset(preset: Preset, backbone: Backbone) -> tuple[CoefficientSpace, 
     Raises PresetError for a preset of another family or other block counts, and for coefficients
     that are not this space's or out of its bounds.
     """
-    wanted = _describe(preset.family, preset.blocks)
-    found = _describe(backbone.family, backbone.blocks)
+    wanted = describe_backbone(preset.family, preset.blocks)
+    found = describe_backbone(backbone.family, backbone.blocks)
     if wanted != found:
         raise PresetError(
             f"The preset is for {wanted} but the model is {found}: "
@@ -160,7 +161,8 @@ def _arrays(preset: Preset) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     return np.array(rows, dtype=np.float32), np.array(weights, dtype=np.float32)
 
 
-def _describe(family: str, blocks: Mapping[str, int]) -> str:
+def describe_backbone(family: str, blocks: Mapping[str, int]) -> str:
+    """For example "flux with 19 double and 38 single"."""
     return f"{family} with " + " and ".join(f"{blocks[kind]} {kind}" for kind in sorted(blocks))
 
 
