@@ -80,7 +80,8 @@ def _set_up(pytest_options: Sequence[str]) -> Machine:
         no_comfyui = str(error)
         say(f"    {error}")
     with step(f"Python environment: {ROOT / '.venv'}"):
-        python = project_environment(ROOT / ".venv", comfyui, ["test", "browser", "lint"])
+        extras = ["test", "browser", "lint", "diffusers"]
+        python = project_environment(ROOT / ".venv", comfyui, extras)
     return Machine(python, comfyui, pytest_options, no_comfyui)
 
 

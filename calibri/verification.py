@@ -1,0 +1,207 @@
+"""Our taps on diffusers' models against the official code's recorded outputs.
+
+The coefficients pass through the same mapping as an imported checkpoint's, the members are summed
+by `ensemble.py`: what is compared is what the nodes run.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .backbones import UnknownBackboneError, read_backbone
+from .coefficients import CoefficientSpace, coefficient_space
+from .ensemble import combine, combine_guidance
+from .official import OfficialCheckpointError, OfficialLayout, read_layout, unflatten
+from .official_vector import OfficialVector, OfficialVectorError
+from .taps import GainTaps
+
+TOLERANCE = 1e-5  # of the largest recorded output
+# Below it the official code does not divide Qwen-Image's conditional prediction by its weight
+# before it takes the length of its tokens.
+SMALLEST_WEIGHT = 1e-5
+
+Member = Mapping[str, float]  # coefficient -> value, 1 where it says nothing
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far a computed output is from the recorded one."""
+
+    difference: float  # largest absolute one
+    bound: float
+
+    @property
+    def agrees(self) -> bool:
+        return self.difference <= self.bound  # NaN does not
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a vector was, and how its outputs compare."""
+
+    layout: OfficialLayout
+    output: Comparison
+    # The identity's output against the plain model's, where the vector has both.
+    plain: Comparison | None
+
+    @property
+    def agrees(self) -> bool:
+        return self.output.agrees and (self.plain is None or self.plain.agrees)
+
+
+def verify(vector: OfficialVector) -> Verification:
+    """Compute a vector's output with our taps and compare it with the recorded one.
+
+    Raises OfficialVectorError where the vector does not fit together, and ImportError without
+    diffusers.
+    """
+    model = _make_model(vector)
+    try:
+        backbone = read_backbone(model)
+        second = [tap.index for tap in backbone.taps if tap.branch == "attention2"]
+        layout = read_layout(vector.shapes, second if backbone.family == "sd3" else None)
+        solutions = [unflatten(layout, vector.coefficients)]
+        if vector.identity is not None:
+            solutions.append(unflatten(layout, vector.identity))
+    except (UnknownBackboneError, OfficialCheckpointError) as error:
+        raise OfficialVectorError(f"The vector does not fit together: {error}") from error
+    if (layout.family, layout.blocks) != (backbone.family, backbone.blocks):
+        raise OfficialVectorError(
+            f"The vector's shapes are those of {layout.family} with {_count(layout.blocks)} but "
+            f"its config makes {backbone.family} with {_count(backbone.blocks)}: use the file as "
+            "it was recorded."
+        )
+    if vector.mode == "cfg" and layout.members < 2:
+        raise OfficialVectorError(
+            "The vector has guidance and one member, which guidance needs two of: use the file "
+            "as it was recorded."
+        )
+    caller = _Caller(
+        model,
+        GainTaps(model, backbone),
+        coefficient_space(backbone, layout.granularity),
+    )
+    outputs = [_run(vector, layout, caller, *solution) for solution in solutions]
+    plain = None
+    if vector.identity is not None and vector.plain_output is not None:
+        plain = _compare(outputs[1], vector.plain_output)
+    return Verification(layout, _compare(outputs[0], vector.output), plain)
+
+
+@dataclass(frozen=True)
+class _Caller:
+    """A model, called under one member's coefficients."""
+
+    model: nn.Module
+    taps: GainTaps
+    space: CoefficientSpace
+
+    def __call__(self, member: Member, inputs: Mapping[str, Any]) -> Tensor:
+        # Not CoefficientSpace.vector: the official code sets no bounds where it applies a vector.
+        coefficients = np.array([member.get(name, 1.0) for name in self.space.names])
+        gains = torch.from_numpy(self.space.expand(coefficients[None]))
+        try:
+            with torch.inference_mode(), self.taps.scaled(gains):
+                output: Tensor = self.model(**inputs, return_dict=False)[0]
+        except Exception as error:  # whatever diffusers raises for inputs that do not fit
+            raise OfficialVectorError(
+                f"{type(self.model).__name__} cannot be called with the vector's inputs "
+                f"({_first_line(error)}): use the files as they were recorded."
+            ) from error
+        return output
+
+
+def _run(
+    vector: OfficialVector,
+    layout: OfficialLayout,
+    caller: _Caller,
+    members: Sequence[Member],
+    weights: Sequence[float],
+) -> Tensor:
+    """The output of the vector's mode, the official code's corner cases included."""
+    if vector.mode == "cfg":
+        # Members after the second never run.
+        pairs = [_as_run(layout, m, w) for m, w in zip(members[:2], weights[:2], strict=True)]
+        (cond_member, cond_weight), (uncond_member, uncond_weight) = pairs
+        cond = caller(cond_member, vector.inputs)
+        uncond = caller(uncond_member, vector.unconditional)
+        pair = torch.tensor([[cond_weight, uncond_weight]])
+        rescale = layout.family == "qwen-image"
+        guided = combine_guidance(torch.zeros_like(cond), cond, uncond, pair, rescale)
+        if rescale and abs(cond_weight) <= SMALLEST_WEIGHT:
+            guided = guided * abs(cond_weight)
+        return guided
+    pairs = [(m, w) for m, w in zip(members, weights, strict=True) if w != 0.0]
+    pairs = pairs or [_as_run(layout, members[0], 0.0)]
+    predictions = [caller(member, vector.inputs) for member, _ in pairs]
+    row = torch.tensor([[weight for _, weight in pairs]])
+    return combine(torch.zeros_like(predictions[0]), predictions, row)
+
+
+def _as_run(layout: OfficialLayout, member: Member, weight: float) -> tuple[Member, float]:
+    """The member and its weight as they act: of SD3 and Qwen-Image the official code runs the plain
+    model, unweighted, where no member with a weight other than 0 would run.
+    """
+    return ({}, 1.0) if weight == 0.0 and layout.family != "flux" else (member, weight)
+
+
+def _make_model(vector: OfficialVector) -> nn.Module:
+    import diffusers
+
+    known: type[nn.Module] = getattr(diffusers, vector.model_class)
+    try:
+        model = known(**vector.config)
+    except Exception as error:  # whatever diffusers raises for a configuration
+        raise OfficialVectorError(
+            f"The vector's config does not make a {vector.model_class} ({_first_line(error)}): "
+            "use the file as it was recorded."
+        ) from error
+    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    found = {name: tensor.shape for name, tensor in vector.weights.items()}
+    for name in (*expected, *found):
+        if expected.get(name) != found.get(name):
+            problem = (
+                "lacks the weight"
+                if name not in found
+                else "has the unknown weight"
+                if name not in expected
+                else f"has another shape than {tuple(expected[name])} for the weight"
+            )
+            raise OfficialVectorError(
+                f"The vector {problem} {name!r} of its {vector.model_class}: use the files as they "
+                "were recorded."
+            )
+    model.load_state_dict(dict(vector.weights))
+    accepted = inspect.signature(model.forward).parameters
+    for name in (*vector.inputs, *vector.unconditional):
+        if name not in accepted:
+            raise OfficialVectorError(
+                f"The vector has the input {name!r}, which this diffusers' {vector.model_class} "
+                "does not take: use the diffusers version that the vector names."
+            )
+    return model.eval().requires_grad_(False)
+
+
+def _compare(output: Tensor, recorded: Tensor) -> Comparison:
+    if output.shape != recorded.shape:
+        raise OfficialVectorError(
+            f"The recorded output has shape {tuple(recorded.shape)} but the model gives "
+            f"{tuple(output.shape)}: use the files as they were recorded."
+        )
+    difference = (output.double() - recorded.double()).abs().max()
+    return Comparison(float(difference), TOLERANCE * float(recorded.double().abs().max()))
+
+
+def _count(blocks: Mapping[str, int]) -> str:
+    return " and ".join(f"{count} {kind} blocks" for kind, count in blocks.items())
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:200] or type(error).__name__

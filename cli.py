@@ -1,0 +1,19 @@
+"""The command line: `python -m comfyui_calibri`, or `comfyui-calibri`.
+
+Each command has a module in `commands/`. Heavy imports belong inside the commands: `--help` is
+there at once.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from .commands.verify import verify
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app.command()(verify)
+
+
+@app.callback()
+def calibri() -> None:
+    """Calibri: a few coefficients that calibrate a Diffusion Transformer."""
