@@ -7,16 +7,21 @@ from .cogvideox import COGVIDEOX
 from .cosmos import ANIMA, COSMOS, COSMOS_PREDICT2
 from .diffusers import FLUX_IN_DIFFUSERS, SD3_IN_DIFFUSERS
 from .entry import Family
+from .ernie_image import ERNIE_IMAGE
 from .flux import FLUX
 from .flux_kin import CHROMA, FLUX_2, LONGCAT_IMAGE, OVIS_IMAGE
+from .hidream import HIDREAM
 from .hunyuan_dit import HUNYUAN_DIT
 from .hunyuan_video import HUNYUAN_IMAGE, HUNYUAN_IMAGE_REFINER, HUNYUAN_VIDEO, HUNYUAN_VIDEO_15
+from .ideogram4 import IDEOGRAM_4
 from .joyimage import JOYIMAGE
 from .kandinsky5 import KANDINSKY_5
+from .krea2 import KREA_2
 from .ltx import LTX_2, LTX_VIDEO
 from .lumina import LUMINA2, Z_IMAGE
 from .minimax import MINIMAX_H3
 from .mochi import MOCHI
+from .omnigen2 import BOOGU, OMNIGEN2
 from .pixart import PIXART
 from .pixeldit import PID, PIXELDIT
 from .qwen_image import QWEN_IMAGE
@@ -61,4 +66,10 @@ FAMILIES: tuple[Family, ...] = (
     COSMOS,
     COSMOS_PREDICT2,
     MOCHI,
+    OMNIGEN2,
+    BOOGU,
+    IDEOGRAM_4,
+    KREA_2,
+    ERNIE_IMAGE,
+    HIDREAM,
 )

@@ -89,6 +89,10 @@ def test_each_tap_is_one_addition_and_each_addition_has_its_tap(
         with taps.scaled(gain_on(backbone, tap, 0.0)):
             without, output = note(case, model, backbone)
         changed = first_difference(additions, without)
+        if tap.block in case.idle:
+            assert changed is None
+            assert torch.equal(output, plain), f"{tap.name} has an effect"
+            continue
         assert changed is not None, f"{tap.name} changes no addition"
         # More than one where a call runs the block again, on other frames or another stream, or
         # where the block adds the branch part by part.
@@ -136,6 +140,8 @@ def test_a_coefficient_multiplies_the_contribution(
             with taps.scaled(gain_on(backbone, tap, scale)):
                 scaled, _ = note(case, model, backbone)
             changed = first_difference(additions, scaled)
+            if tap.block in case.idle:
+                continue
             assert changed is not None, tap.name
             expected = additions[changed].exact * float(torch.tensor(scale))
             assert ulps(scaled[changed].contribution, expected, dtype) <= 2.0, (tap.name, dtype)

@@ -7,15 +7,20 @@ from .case import DitCase
 from .cogvideox import CASES as COGVIDEOX
 from .cosmos import CASES as COSMOS
 from .diffusers_models import CASES as DIFFUSERS
+from .ernie_image import CASES as ERNIE_IMAGE
 from .flux_and_sd3 import CASES as FLUX_AND_SD3
 from .flux_kin import CASES as FLUX_KIN
+from .hidream import CASES as HIDREAM
 from .hunyuan_dit import CASES as HUNYUAN_DIT
 from .hunyuan_video import CASES as HUNYUAN_VIDEO
+from .ideogram4 import CASES as IDEOGRAM4
 from .kandinsky5 import CASES as KANDINSKY5
+from .krea2 import CASES as KREA2
 from .ltx import CASES as LTX
 from .lumina import CASES as LUMINA
 from .minimax import CASES as MINIMAX
 from .mochi import CASES as MOCHI
+from .omnigen2 import CASES as OMNIGEN2
 from .pixart import CASES as PIXART
 from .pixeldit import CASES as PIXELDIT
 from .qwen_image import CASES as QWEN_IMAGE
@@ -43,4 +48,9 @@ CASES: tuple[DitCase, ...] = (
     *PIXELDIT,
     *COSMOS,
     *MOCHI,
+    *OMNIGEN2,
+    *IDEOGRAM4,
+    *KREA2,
+    *ERNIE_IMAGE,
+    *HIDREAM,
 )

@@ -31,6 +31,8 @@ class DitCase:
     half_types: tuple[torch.dtype, ...] = (torch.bfloat16, torch.float16)
     # Why samples of one call cannot have gains of their own, where that is so.
     one_gain_for_all: str = ""
+    # Kinds of blocks that this call has no use for, as it has no references for example.
+    idle: tuple[str, ...] = ()
     # For the judge of additions. Modules below a block whose output is its stream from there on:
     restarts: tuple[str, ...] = ()
     # and whether a block's additions count of which only its next branch reads the sum.
