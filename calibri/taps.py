@@ -144,12 +144,18 @@ class _TappedModule(_ReplacedForward):
         self.path = tap.module
         self.factor: Tensor | None = None  # [B, chunks] float32 during a call
 
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The module's output [..., chunks * H] with each chunk multiplied by its factor."""
-        output: Tensor = self.original(*args, **kwargs)
+        output = self.original(*args, **kwargs)
         factor = self.factor
         if factor is None:
             return output  # another pack kept this forward longer than the call
+        if not isinstance(output, Tensor):
+            # Trellis2's sparse tensor: the features of each voxel, and where the voxels are.
+            return output.replace(self._scaled(output.feats, factor))
+        return self._scaled(output, factor)
+
+    def _scaled(self, output: Tensor, factor: Tensor) -> Tensor:
         if factor.shape[0] != 1:
             factor = self._for_rows(factor, output.shape[self.axis])
         if factor.device != output.device:
@@ -178,7 +184,7 @@ class _TappedModule(_ReplacedForward):
         samples = factor.shape[0]
         if self.rows == PACKED:
             raise ValueError(
-                f"{self.path} computes all samples of a call as one sequence but there are gains "
+                f"{self.path} computes all samples of a call together but there are gains "
                 f"for {samples} samples: pass one row of gains, or call the model for each sample."
             )
         if rows == samples:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .audio import ACE_STEP, ACE_STEP_1_5, MINIMAX_MUSIC_3, STABLE_AUDIO, STABLE_AUDIO_3
 from .auraflow import AURAFLOW
 from .cogvideox import COGVIDEOX
 from .cosmos import ANIMA, COSMOS, COSMOS_PREDICT2
@@ -28,6 +29,7 @@ from .qwen_image import QWEN_IMAGE
 from .qwen_kin import LENS, MAGE_FLOW
 from .sd3 import SD3
 from .seedvr2 import SEEDVR2
+from .three_d import HUNYUAN_3D_2, HUNYUAN_3D_2_1, TRELLIS_2, TRIPOSPLAT
 from .wan import WAN
 
 # The first entry that fits a model completely is its family.
@@ -72,4 +74,13 @@ FAMILIES: tuple[Family, ...] = (
     KREA_2,
     ERNIE_IMAGE,
     HIDREAM,
+    STABLE_AUDIO,
+    STABLE_AUDIO_3,
+    ACE_STEP,
+    ACE_STEP_1_5,
+    MINIMAX_MUSIC_3,
+    HUNYUAN_3D_2,
+    HUNYUAN_3D_2_1,
+    TRIPOSPLAT,
+    TRELLIS_2,
 )

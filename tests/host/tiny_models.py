@@ -36,7 +36,7 @@ def randomised(model: nn.Module) -> nn.Module:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-            if not tensor.numel():
+            if not tensor.numel() or not tensor.is_floating_point():
                 continue  # a mark in the checkpoint: Qwen-Image-Edit-2511's __index_timestep_zero__
             width = tensor.shape[-1] if tensor.ndim else 1
             tensor.normal_(0.0, width**-0.5, generator=generator)

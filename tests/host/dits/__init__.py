@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .audio import CASES as AUDIO
 from .auraflow import CASES as AURAFLOW
 from .case import DitCase
 from .cogvideox import CASES as COGVIDEOX
@@ -26,6 +27,8 @@ from .pixeldit import CASES as PIXELDIT
 from .qwen_image import CASES as QWEN_IMAGE
 from .qwen_kin import CASES as QWEN_KIN
 from .seedvr2 import CASES as SEEDVR2
+from .three_d import CASES as THREE_D
+from .trellis2 import CASES as TRELLIS2
 from .wan import CASES as WAN
 
 CASES: tuple[DitCase, ...] = (
@@ -53,4 +56,7 @@ CASES: tuple[DitCase, ...] = (
     *KREA2,
     *ERNIE_IMAGE,
     *HIDREAM,
+    *AUDIO,
+    *THREE_D,
+    *TRELLIS2,
 )

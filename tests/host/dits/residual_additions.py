@@ -260,6 +260,8 @@ def watching(
 def _tensors(values: Any) -> Iterator[Tensor]:
     if isinstance(values, Tensor):
         yield values
+    elif isinstance(getattr(values, "feats", None), Tensor):  # Trellis2's sparse tensors
+        yield values.feats
     elif isinstance(values, Mapping):
         for value in values.values():
             yield from _tensors(value)
