@@ -25,7 +25,7 @@ from .official import (
 )
 from .official_file import OfficialCheckpoint
 from .preset_metadata import MAX_GUIDANCE, Guidance, Member, Preset
-from .presets import describe_backbone
+from .presets import describe_backbone, describe_members
 
 AUTO, ENSEMBLE, CFG = "auto", "ensemble", "cfg"
 MEMBERS = (AUTO, ENSEMBLE, CFG)
@@ -96,6 +96,25 @@ def fit_to_model(checkpoint: OfficialCheckpoint, preset: Preset, backbone: Backb
     return replace(preset, members=members)
 
 
+def labelled(
+    preset: Preset,
+    checkpoint: OfficialCheckpoint,
+    file_name: str,
+    title: str = "",
+    base_model: str = "",
+    licence: str = "",
+) -> Preset:
+    """With words for people: where it comes from, and what only the person who imports it knows."""
+    step = "" if checkpoint.step is None else f", step {checkpoint.step}"
+    return replace(
+        preset,
+        title=title or file_name.removesuffix(".json"),
+        base_model=base_model,
+        licence=licence,
+        origin=f"{file_name} of Calibri's official code{step}",
+    )
+
+
 def checkpoint_of_preset(preset: Preset, drop_ignored: bool = False) -> OfficialCheckpoint:
     """The checkpoint with which the official code does what the preset does.
 
@@ -137,17 +156,7 @@ def describe_checkpoint(checkpoint: OfficialCheckpoint, preset: Preset) -> str:
     }
     if known := [f"{name} {value:.6g}" for name, value in told.items() if value is not None]:
         sentences.append(", ".join(known).capitalize())
-    weights = ", ".join(f"{member.weight:.4g}" for member in preset.members)
-    if preset.guidance is not None:
-        sentences.append(
-            f"Two members for prompt and negative prompt with the weights {weights}, in place of "
-            f"CFG at {preset.guidance.scale:.4g}"
-        )
-    elif len(preset.members) > 1:
-        sentences.append(f"An ensemble of {len(preset.members)} members with the weights {weights}")
-    else:
-        sentences.append(f"One member with the weight {weights}")
-    return ". ".join(sentences) + "."
+    return f"{'. '.join(sentences)}. {describe_members(preset)}"
 
 
 def _nearest_scale(weights: list[float], rescale: bool) -> float:

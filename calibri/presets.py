@@ -41,6 +41,7 @@ __all__ = [
     "RewardChange",
     "check_preset",
     "describe_backbone",
+    "describe_members",
     "fingerprint",
     "load_preset",
     "save_preset",
@@ -146,6 +147,19 @@ def fingerprint(model: nn.Module) -> str:
 def _bfloat16_bytes(vector: torch.Tensor) -> bytes:
     data: bytes = vector.detach().to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes()
     return data
+
+
+def describe_members(preset: Preset) -> str:
+    """How the members' predictions become one, in a sentence."""
+    weights = ", ".join(f"{member.weight:.4g}" for member in preset.members)
+    if preset.guidance is not None:
+        return (
+            f"Two members for prompt and negative prompt with the weights {weights}, in place of "
+            f"CFG at {preset.guidance.scale:.4g}."
+        )
+    if len(preset.members) > 1:
+        return f"An ensemble of {len(preset.members)} members with the weights {weights}."
+    return f"One member with the weight {weights}."
 
 
 def _arrays(preset: Preset) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -8,6 +8,7 @@ from . import folders
 from .apply import CalibriApply
 from .calibrate import CalibriCalibrate
 from .demo import CalibriLoadDemoTextEncoder
+from .official import CalibriExportCheckpoint, CalibriImportCheckpoint
 from .presets import CalibriLoadPreset, CalibriSavePreset
 from .prompts import CalibriPromptSet
 from .rewards import CalibriDemoReward
@@ -23,6 +24,8 @@ class CalibriExtension(ComfyExtension):
             CalibriApply,
             CalibriCalibrate,
             CalibriDemoReward,
+            CalibriExportCheckpoint,
+            CalibriImportCheckpoint,
             CalibriLoadDemoTextEncoder,
             CalibriLoadPreset,
             CalibriPromptSet,

@@ -11,6 +11,8 @@ from pathlib import Path, PureWindowsPath
 import folder_paths
 
 PRESETS = "calibri"
+# Before the names of files that a node lists from two folders.
+IN_INPUT, IN_MODELS = "input/", "models/calibri/"
 DEMO_WEIGHTS = Path(__file__).resolve().parents[1] / "demo" / "weights"
 DEMO_REWARD = DEMO_WEIGHTS / "reward" / "calibri-demo-reward.safetensors"
 
@@ -48,14 +50,56 @@ def new_preset_path(prefix: str) -> Path:
     `prefix` may name a folder below models/calibri. Raises ValueError where it leads outside.
     """
     folder = Path(folder_paths.get_folder_paths(PRESETS)[0])
-    stem = folder / safe_name(prefix)
-    taken = re.compile(re.escape(stem.name) + r"_(\d+)\.safetensors")
-    numbers = [
-        int(found.group(1))
-        for file in stem.parent.glob("*.safetensors")
-        if (found := taken.fullmatch(file.name))
-    ]
-    return stem.with_name(f"{stem.name}_{max(numbers, default=0) + 1:05}.safetensors")
+    return _next_number(folder / safe_name(prefix), ".safetensors", digits=5)
+
+
+def checkpoint_files() -> list[str]:
+    """JSON files that may be official checkpoints, as `checkpoint_path` takes them."""
+    found = []
+    roots = [(IN_MODELS, root) for root in folder_paths.get_folder_paths(PRESETS)]
+    for prefix, root in [*roots, (IN_INPUT, folder_paths.get_input_directory())]:
+        files, _ = folder_paths.recursive_search(root, excluded_dir_names=[".git"])
+        found += [prefix + file.replace("\\", "/") for file in files]
+    return sorted({name for name in found if name.lower().endswith(".json")})
+
+
+def checkpoint_path(name: str) -> Path:
+    """A JSON file below models/calibri or the input folder; ValueError where there is none."""
+    candidates = []
+    if name.startswith(IN_INPUT):
+        candidates = [input_path(name.removeprefix(IN_INPUT))]
+    elif name.startswith(IN_MODELS):
+        below = name.removeprefix(IN_MODELS)
+        if not _leads_out(below):
+            candidates = [Path(root) / below for root in folder_paths.get_folder_paths(PRESETS)]
+    for path in candidates:
+        if path.suffix.lower() == ".json" and path.is_file():
+            return path
+    raise ValueError(
+        f"There is no checkpoint {name!r}; put a .json file into models/calibri or ComfyUI's input "
+        "folder and press R to refresh the list."
+    )
+
+
+def new_checkpoint_path(prefix: str) -> Path:
+    """A file name that is not taken yet, `output/calibri/<prefix>_0001.json`.
+
+    Raises ValueError where `prefix` leads elsewhere.
+    """
+    folder = Path(folder_paths.get_output_directory()) / "calibri"
+    return _next_number(folder / safe_name(prefix), ".json", digits=4)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder for a file that is about to be saved."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"The folder {path} could not be made ({error.strerror}): free some disk space or "
+            "choose another prefix; nothing was saved.",
+        ) from error
 
 
 def safe_name(name: str) -> Path:
@@ -75,8 +119,7 @@ def input_path(name: str) -> Path:
     """A file below ComfyUI's input folder; ValueError for a path that leads out of it."""
     root = Path(folder_paths.get_input_directory()).resolve()
     # By its words first: on Windows, to resolve a network path is to connect to its server.
-    windows = PureWindowsPath(name)
-    leads_out = bool(windows.drive or windows.root) or ".." in re.split(r"[\\/]", name)
+    leads_out = _leads_out(name)
     path = root if leads_out else (root / name).resolve()
     if leads_out or not path.is_relative_to(root):
         raise ValueError(
@@ -102,3 +145,20 @@ def text_encoder_files() -> list[str]:
         if path and path.endswith(".safetensors") and Path(path).stat().st_size <= largest:
             found.append(name)
     return found
+
+
+def _leads_out(name: str) -> bool:
+    """Whether a relative name is none, by its words alone and on every system."""
+    windows = PureWindowsPath(name)
+    return bool(windows.drive or windows.root) or ".." in re.split(r"[\\/]", name)
+
+
+def _next_number(stem: Path, suffix: str, digits: int) -> Path:
+    """`stem` with the number behind the highest one there is."""
+    taken = re.compile(re.escape(stem.name) + r"_(\d+)" + re.escape(suffix))
+    numbers = [
+        int(found.group(1))
+        for file in stem.parent.glob(f"*{suffix}")
+        if (found := taken.fullmatch(file.name))
+    ]
+    return stem.with_name(f"{stem.name}_{max(numbers, default=0) + 1:0{digits}}{suffix}")

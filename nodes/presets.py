@@ -72,7 +72,9 @@ class CalibriSavePreset(io.ComfyNode):
             category="Calibri",
             description="Saves a preset to models/calibri under the next free number.",
             inputs=[
-                sockets.Preset.Input("preset", tooltip="From Calibrate."),
+                sockets.Preset.Input(
+                    "preset", tooltip="From Calibrate or Import Calibri Checkpoint."
+                ),
                 io.String.Input(
                     "filename_prefix",
                     default="calibri",
@@ -99,14 +101,7 @@ class CalibriSavePreset(io.ComfyNode):
         from ..calibri.presets import save_preset
 
         path = folders.new_preset_path(filename_prefix)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OSError(
-                error.errno,
-                f"The folder {path.parent} could not be made ({error.strerror}): free some disk "
-                "space or choose another prefix; nothing was saved.",
-            ) from error
+        folders.make_folder(path.parent)
         save_preset(path, preset)
         text = f"Saved as {path}"
         show_on_node(cls.hidden, text)
@@ -115,9 +110,13 @@ class CalibriSavePreset(io.ComfyNode):
 
 def _words(preset: Preset) -> str:
     """What a preset's user should set, and what to expect."""
+    from ..calibri.presets import describe_members
+
+    origin = f"Imported from {preset.origin}. " if preset.origin else ""
+    members = f"{describe_members(preset)} " if preset.is_ensemble else ""
     found = ", ".join(f"{name} {value}" for name, value in preset.sampling.items() if value)
     gains = "".join(
         f" {reward.name}: {reward.before:.4g} plain, {reward.after:.4g} calibrated."
         for reward in preset.rewards
     )
-    return f"Found with {found or 'settings it does not name'}.{gains}"
+    return f"{origin}{members}Found with {found or 'settings it does not name'}.{gains}"

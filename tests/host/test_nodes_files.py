@@ -276,14 +276,17 @@ def test_models_of_other_families_are_named() -> None:
     import comfy.supported_models
     from comfy.model_patcher import ModelPatcher
 
-    config = comfy.supported_models.AuraFlow(
+    config = comfy.supported_models.SD15(
         {
-            "max_seq": 64,
-            "cond_seq_dim": 64,
-            "n_double_layers": 1,
-            "n_layers": 2,
-            "n_heads": 1,
-            "global_conddim": 64,
+            "image_size": 32,
+            "in_channels": 4,
+            "model_channels": 32,
+            "out_channels": 4,
+            "num_res_blocks": [1, 1],
+            "channel_mult": (1, 2),
+            "transformer_depth": [0, 0],
+            "transformer_depth_output": [0, 0, 0, 0],
+            "transformer_depth_middle": -1,
         }
     )
     config.set_inference_dtype(torch.float32, None)
@@ -295,5 +298,5 @@ def test_models_of_other_families_are_named() -> None:
 def test_every_node_is_listed_once() -> None:
     nodes = asyncio.run(CalibriExtension().get_node_list())
     ids = [node.GET_SCHEMA().node_id for node in nodes]
-    assert len(set(ids)) == len(ids) == 7
+    assert len(set(ids)) == len(ids) == 9
     assert all(name.startswith("Calibri") for name in ids)
