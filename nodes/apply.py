@@ -72,19 +72,13 @@ class CalibriApply(io.ComfyNode):
         end_percent: float,
     ) -> io.NodeOutput:
         from ..calibri.presets import check_preset, fingerprint
-        from .patching import GainLayer, apply_gains, backbone_of, diffusion_model
+        from .gain_layer import GainLayer
+        from .patching import apply_gains, backbone_of, diffusion_model
 
         if start_percent >= end_percent:
             raise ValueError(
                 f"start_percent is {start_percent:g} and end_percent {end_percent:g}, so the "
                 "preset would never act; set start below end, or strength to 0."
-            )
-        if preset.is_ensemble:
-            weights = ", ".join(f"{member.weight:g}" for member in preset.members)
-            raise ValueError(
-                f"The preset {preset.title!r} sums the predictions of its members "
-                f"({len(preset.members)}) with the weights {weights}, which Apply Calibri cannot "
-                "do yet; choose a preset of one member with the weight 1."
             )
         space, vectors = check_preset(preset, backbone_of(model))
         if preset.fingerprint not in ("", fingerprint(diffusion_model(model))):
@@ -94,7 +88,23 @@ class CalibriApply(io.ComfyNode):
                 preset.title,
                 preset.base_model or "not named",
             )
-        if strength == 0.0:
+        if strength == 0.0 and preset.guidance is None:
             return io.NodeOutput(model.clone())
-        gains = torch.from_numpy(space.expand(space.blend(vectors, strength)))
-        return io.NodeOutput(apply_gains(model, GainLayer(gains, start_percent, end_percent)))
+        layer = GainLayer(
+            torch.from_numpy(space.expand(space.blend(vectors, strength)))[None],
+            start_percent,
+            end_percent,
+            weights=_weights(preset, strength) if preset.is_ensemble else None,
+            guidance=preset.guidance,
+        )
+        return io.NodeOutput(apply_gains(model, layer))
+
+
+def _weights(preset: Preset, strength: float) -> torch.Tensor:
+    """The members' weights [1, M] between the plain model's (strength 0) and the preset's."""
+    plain = torch.zeros(len(preset.members), dtype=torch.float64)
+    plain[0] = 1.0
+    if preset.guidance is not None:
+        plain = torch.tensor([preset.guidance.scale, 1.0 - preset.guidance.scale])
+    found = torch.tensor([member.weight for member in preset.members], dtype=torch.float64)
+    return ((1.0 - strength) * plain + strength * found)[None]

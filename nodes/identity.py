@@ -34,6 +34,8 @@ def identity(patcher: ModelPatcher) -> str:
     for wrapper in patcher.get_wrappers(WrappersMP.APPLY_MODEL, WRAPPER_KEY):
         for layer in wrapper.layers:
             _add(digest, (layer.gains, layer.start_percent, layer.end_percent))
+            if layer.weights is not None:
+                _add(digest, (layer.weights, str(layer.guidance)))
     return digest.hexdigest()[:32]
 
 

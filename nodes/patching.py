@@ -1,8 +1,9 @@
-"""The one place where a ModelPatcher is touched: gains on residual branches, as a wrapper.
+"""The one place where a ModelPatcher is touched: gains on residual branches, as wrappers.
 
-`apply_gains` returns a clone whose `APPLY_MODEL` wrapper scales the gates for the length of each
+`apply_gains` returns a clone whose `APPLY_MODEL` wrapper scales the branches for the length of each
 model call and leaves weights, other clones and other packs' patches alone. What a gain is and where
 it acts is `calibri/`'s business (`backbones.py`, `taps.py`); here it only meets ComfyUI's batches.
+`ensemble.py` has what several members of one preset need besides.
 """
 
 from __future__ import annotations
@@ -15,57 +16,20 @@ import torch
 from comfy.patcher_extension import WrappersMP
 
 from ..calibri.backbones import Backbone, read_backbone
+from ..calibri.families.entry import PACKED
 from ..calibri.taps import GainTaps
+from .ensemble import MEMBERS, WRAPPER_KEY, EnsembleWrapper, GuidanceFormula, GuiderCheck
+from .gain_layer import GainLayer
 
 if TYPE_CHECKING:
     from comfy.model_base import BaseModel
     from comfy.model_patcher import ModelPatcher
     from comfy.patcher_extension import WrapperExecutor
 
-WRAPPER_KEY = "calibri"
+    from .ensemble import Members
 
 _taps: weakref.WeakKeyDictionary[BaseModel, GainTaps] = weakref.WeakKeyDictionary()
 _taps_lock = threading.Lock()  # several GPUs call wrappers of one clone from parallel threads
-
-
-class GainLayer:
-    """Gains [1, T] for every row of a batch, or [R, T] for R rows of their own, T being the taps.
-
-    `gains` may be replaced between sampler runs (a search does so for each batch of candidates).
-    `start_percent` and `end_percent`, 0..1 of the sampling schedule, say when the layer acts.
-    """
-
-    def __init__(
-        self, gains: torch.Tensor, start_percent: float = 0.0, end_percent: float = 1.0
-    ) -> None:
-        self.start_percent = start_percent
-        self.end_percent = end_percent
-        self.gains = gains
-
-    @property
-    def gains(self) -> torch.Tensor:
-        return self._gains
-
-    @gains.setter
-    def gains(self, gains: torch.Tensor) -> None:
-        self._gains = gains
-        self._on_device: dict[torch.device, torch.Tensor] = {}
-
-    def gains_at(self, device: torch.device) -> torch.Tensor:
-        """The gains on `device`, copied there once."""
-        if device not in self._on_device:
-            self._on_device[device] = self._gains.to(device=device, dtype=torch.float32)
-        return self._on_device[device]
-
-    def acts_at(self, sigma: torch.Tensor, model: BaseModel) -> bool:
-        """Whether this layer acts at the noise level `sigma` [rows], equal in all rows."""
-        if self.start_percent <= 0.0 and self.end_percent >= 1.0:
-            return True  # spares the device a synchronisation
-        # Asked of the model in use, so that a later ModelSampling node is heeded.
-        schedule = model.model_sampling
-        start = float(schedule.percent_to_sigma(self.start_percent))
-        end = float(schedule.percent_to_sigma(self.end_percent))
-        return end <= float(sigma.max()) <= start
 
 
 class GainWrapper:
@@ -86,34 +50,64 @@ class GainWrapper:
         **kwargs: Any,
     ) -> torch.Tensor:
         options = {} if transformer_options is None else transformer_options
+        entries: list[int] = list(options.get("cond_or_uncond") or (0,))
+        members: Members | None = options.get(MEMBERS)
+        acting = [layer for layer in self.layers if layer.acts_at(t, executor.class_obj)]
+        gains = self._gains(acting, x, entries, members) if acting else None
+        if members is not None:
+            # Everybody else is shown the positions they know: 0 positive, 1 negative.
+            entries = [members.condition(entry) for entry in entries]
+            options = {**options, "cond_or_uncond": entries}
         arguments = (x, t, c_concat, c_crossattn, control, options)
-        gains = self._gains(x, t, options, executor.class_obj)
         if gains is None:
             return executor(*arguments, **kwargs)
         with _taps_of(executor.class_obj).scaled(gains):
             return executor(*arguments, **kwargs)
 
     def _gains(
-        self, x: torch.Tensor, t: torch.Tensor, options: dict[str, Any], model: BaseModel
-    ) -> torch.Tensor | None:
-        """The product of the acting layers, [1, T] or [rows of x, T]; None where none acts."""
-        acting = [layer.gains_at(x.device) for layer in self.layers if layer.acts_at(t, model)]
-        if not acting:
-            return None
-        # x holds one chunk of rows for each entry of cond_or_uncond: [1, 0] is uncond, then cond.
-        chunks = len(options.get("cond_or_uncond") or (0,))
-        rows = x.shape[0] // chunks
-        product = acting[0]
-        for gains in acting[1:]:
-            product = product * gains
-        if product.shape[0] == 1:
-            return product
-        if product.shape[0] != rows:
+        self,
+        acting: list[GainLayer],
+        x: torch.Tensor,
+        entries: list[int],
+        members: Members | None,
+    ) -> torch.Tensor:
+        """The product of the acting layers, [1, T] or [rows of x, T].
+
+        x holds one chunk of rows for each entry: [1, 0] is uncond, then cond.
+        """
+        shared: torch.Tensor | None = None  # [1, T] or [chunks, rows of a chunk, T]
+        for layer in acting:
+            gains = layer.gains_at(x.device)
+            if layer.is_ensemble:
+                chosen = [_member(layer, entry, members) for entry in entries]
+                # Chunks of one member share its row: packed families take no more than one.
+                gains = gains[:, chosen[:1] if len(set(chosen)) == 1 else chosen].transpose(0, 1)
+            else:
+                gains = gains.transpose(0, 1)
+            shared = gains if shared is None else shared * gains
+        assert shared is not None
+        chunks, rows = len(entries), x.shape[0] // len(entries)
+        if shared.shape[:2] == (1, 1):
+            return shared[0]
+        if shared.shape[1] not in (1, rows):
             raise ValueError(
-                f"The batch has {rows} images but {product.shape[0]} sets of coefficients; "
+                f"The batch has {rows} images but {shared.shape[1]} sets of coefficients; "
                 "sample a calibration run's model only through the Calibrate node."
             )
-        return product.repeat(chunks, 1)
+        return shared.expand(chunks, rows, -1).reshape(chunks * rows, -1)
+
+
+def _member(layer: GainLayer, entry: int, members: Members | None) -> int:
+    """Whose gains the chunk of this entry of `cond_or_uncond` gets."""
+    if layer.guidance is not None:
+        return min(entry, 1)
+    if members is None:
+        raise RuntimeError(
+            "The model was called without ComfyUI's calc_cond_batch, where the members of a "
+            "Calibri ensemble are told apart: use ComfyUI's own guiders and samplers, or a preset "
+            "of one member."
+        )
+    return members.member(entry)
 
 
 def diffusion_model(model: ModelPatcher) -> torch.nn.Module:
@@ -127,14 +121,42 @@ def backbone_of(model: ModelPatcher) -> Backbone:
 
 
 def apply_gains(model: ModelPatcher, layer: GainLayer) -> ModelPatcher:
-    """A clone of `model` on which `layer` acts, on top of layers applied to it before."""
+    """A clone of `model` on which `layer` acts, on top of layers applied to it before.
+
+    Raises ValueError where both `layer` and one before it are ensembles: a sum of sums has no
+    weights of its own.
+    """
     clone = model.clone()
     layers: tuple[GainLayer, ...] = ()
     for wrapper in clone.get_wrappers(WrappersMP.APPLY_MODEL, WRAPPER_KEY):
         layers += wrapper.layers
     clone.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, WRAPPER_KEY)
     clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, WRAPPER_KEY, GainWrapper((*layers, layer)))
+    if layer.is_ensemble:
+        if any(before.is_ensemble for before in layers):
+            raise ValueError(
+                "The model has a preset with weighted members already, and two of them cannot be "
+                "stacked: remove one Apply Calibri, or use a preset of one member there."
+            )
+        _add_ensemble(clone, layer)
     return clone
+
+
+def _add_ensemble(clone: ModelPatcher, layer: GainLayer) -> None:
+    packed = any(tap.rows == PACKED for tap in backbone_of(clone).taps)
+    if layer.guidance is None:
+        wrapper = EnsembleWrapper(layer, in_turn=packed)
+        clone.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, WRAPPER_KEY, wrapper)
+        return
+    if packed:
+        raise ValueError(
+            "The preset calibrates classifier-free guidance, and this model computes both "
+            "conditions together, where they cannot have coefficients of their own: use a preset "
+            "without guidance."
+        )
+    formula = GuidanceFormula(layer)
+    clone.set_model_sampler_cfg_function(formula, disable_cfg1_optimization=True)
+    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, WRAPPER_KEY, GuiderCheck(formula))
 
 
 def _uncovered(module: torch.nn.Module) -> torch.nn.Module:

@@ -20,8 +20,9 @@ import torch
 
 from ..calibri.evaluation import Batch, BatchTooLargeError, Floats, Sample
 from .conditioning import Conditioning, encode, signature, stack
+from .gain_layer import GainLayer
 from .noise import check_sampler, initial_noise, row_sampler
-from .patching import GainLayer, apply_gains, diffusion_model
+from .patching import apply_gains, diffusion_model
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -159,7 +160,7 @@ class ComfyEvaluator:
         drawn = [bucket[position] for _, position in batch]
         seeds = [sample.seed for sample in drawn]
         gains = np.asarray(self._space.expand(vectors))[candidates]
-        self._rows.gains = torch.as_tensor(gains, dtype=torch.float32)
+        self._rows.replace(torch.as_tensor(gains, dtype=torch.float32))
         noise = initial_noise(self._latent.shape[1:], seeds)
         like = noise.to(self._device)
         guider = comfy.samplers.CFGGuider(self._model)

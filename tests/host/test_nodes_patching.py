@@ -14,7 +14,8 @@ from comfy.sd import CLIP
 from torch import Tensor
 
 from comfyui_calibri.calibri.coefficients import coefficient_space
-from comfyui_calibri.nodes.patching import GainLayer, apply_gains, backbone_of, diffusion_model
+from comfyui_calibri.nodes.gain_layer import GainLayer
+from comfyui_calibri.nodes.patching import apply_gains, backbone_of, diffusion_model
 
 from .tiny_patchers import make_clip, make_model, sample
 
