@@ -50,6 +50,7 @@ class Backbone:
     family: str  # "flux", "sd3"
     blocks: Mapping[str, int]  # how many blocks of each kind: {"double": 19, "single": 38}
     taps: tuple[Tap, ...]
+    caches: tuple[str, ...] = ()  # see families/entry.py
 
 
 def read_backbone(model: nn.Module) -> Backbone:
@@ -94,7 +95,7 @@ def _read_family(model: nn.Module, family: Family) -> Backbone | None:
             if found is None:
                 return None
             taps.extend(found)
-    return Backbone(family.name, blocks, tuple(taps))
+    return Backbone(family.name, blocks, tuple(taps), family.caches)
 
 
 def _read_block(

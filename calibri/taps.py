@@ -28,6 +28,7 @@ class GainTaps:
     def __init__(self, model: nn.Module, backbone: Backbone) -> None:
         self.model = model
         self._count = len(backbone.taps)
+        self._caches = backbone.caches
         taps_of: dict[str, list[int]] = {}
         for position, tap in enumerate(backbone.taps):
             taps_of.setdefault(tap.module, []).append(position)
@@ -78,7 +79,10 @@ class GainTaps:
         per_module = torch.split(factors, self._chunks, dim=1)
         self._active = True
         entered: list[_ReplacedForward] = []
+        kept = {name: getattr(self.model, name) for name in self._caches}
         try:
+            for name in kept:
+                setattr(self.model, name, [])
             for block in self._blocks:
                 entered.append(block)
                 block.enter()
@@ -90,6 +94,8 @@ class GainTaps:
         finally:
             for replaced in entered:
                 replaced.leave()
+            for name, cache in kept.items():
+                setattr(self.model, name, cache)
             self._active = False
 
 

@@ -12,6 +12,7 @@ from .ernie_image import ERNIE_IMAGE
 from .flux import FLUX
 from .flux_kin import CHROMA, FLUX_2, LONGCAT_IMAGE, OVIS_IMAGE
 from .hidream import HIDREAM
+from .hidream_o1 import HIDREAM_O1
 from .hunyuan_dit import HUNYUAN_DIT
 from .hunyuan_video import HUNYUAN_IMAGE, HUNYUAN_IMAGE_REFINER, HUNYUAN_VIDEO, HUNYUAN_VIDEO_15
 from .ideogram4 import IDEOGRAM_4
@@ -83,4 +84,5 @@ FAMILIES: tuple[Family, ...] = (
     HUNYUAN_3D_2_1,
     TRIPOSPLAT,
     TRELLIS_2,
+    HIDREAM_O1,
 )

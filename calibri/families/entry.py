@@ -80,6 +80,9 @@ class Family:
     kinds: tuple[BlockKind, ...]
     needs: tuple[str, ...] = ()  # modules that its look-alikes lack
     lacks: tuple[str, ...] = ()  # modules that its look-alikes have
+    # Lists of the model in which a call keeps what later calls need not compute again. They do not
+    # know of gains: calls with gains begin with empty ones and leave the others' as they were.
+    caches: tuple[str, ...] = ()
 
 
 GATES_OF_SIX = ((2, "attention"), (5, "mlp"))  # shift, scale, gate, shift, scale, gate

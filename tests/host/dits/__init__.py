@@ -12,6 +12,7 @@ from .ernie_image import CASES as ERNIE_IMAGE
 from .flux_and_sd3 import CASES as FLUX_AND_SD3
 from .flux_kin import CASES as FLUX_KIN
 from .hidream import CASES as HIDREAM
+from .hidream_o1 import CASES as HIDREAM_O1
 from .hunyuan_dit import CASES as HUNYUAN_DIT
 from .hunyuan_video import CASES as HUNYUAN_VIDEO
 from .ideogram4 import CASES as IDEOGRAM4
@@ -59,4 +60,5 @@ CASES: tuple[DitCase, ...] = (
     *AUDIO,
     *THREE_D,
     *TRELLIS2,
+    *HIDREAM_O1,
 )

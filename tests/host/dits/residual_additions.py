@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 aten = torch.ops.aten
 
-ADDITIONS = {aten.add.Tensor, aten.add_.Tensor}
+ADDITIONS = {aten.add.Tensor, aten.add_.Tensor, aten.add.out}
 FUSED_ADDITIONS = {aten.addcmul.default, aten.addcmul_.default}
 IN_PLACE = {aten.add_.Tensor, aten.addcmul_.default}
 # What a stream may go through between two additions without ceasing to be the stream.
@@ -171,6 +171,8 @@ class Watch(TorchDispatchMode):
             index = self._note(block, args[1] * args[2], _product(args[1], args[2]))
         if (block.path, index) in self.skip:
             result = stream.tensor if func in IN_PLACE else stream.tensor.clone()
+            if "out" in kwargs:
+                result = kwargs["out"].copy_(result)
         else:
             result = func(*args, **kwargs)
         sources = [stream]
