@@ -48,7 +48,13 @@ def note(case: DitCase, model: nn.Module, backbone: Backbone) -> tuple[list[Addi
 def watch(
     case: DitCase, blocks: dict[str, nn.Module], skip: Set[tuple[str, int]] = frozenset()
 ) -> AbstractContextManager[Watch]:
-    return watching(blocks, skip, restarts=case.restarts, inner=case.inner_additions)
+    return watching(
+        blocks,
+        skip,
+        restarts=case.restarts,
+        inner=case.inner_additions,
+        between=case.additions_between_blocks,
+    )
 
 
 def ulps(actual: Tensor, expected: Tensor, dtype: torch.dtype) -> float:

@@ -31,6 +31,7 @@ from .seedvr2 import CASES as SEEDVR2
 from .three_d import CASES as THREE_D
 from .trellis2 import CASES as TRELLIS2
 from .wan import CASES as WAN
+from .wan_variants import CASES as WAN_VARIANTS
 
 CASES: tuple[DitCase, ...] = (
     *FLUX_AND_SD3,
@@ -61,4 +62,5 @@ CASES: tuple[DitCase, ...] = (
     *THREE_D,
     *TRELLIS2,
     *HIDREAM_O1,
+    *WAN_VARIANTS,
 )

@@ -35,6 +35,8 @@ class DitCase:
     idle: tuple[str, ...] = ()
     # For the judge of additions. Modules below a block whose output is its stream from there on:
     restarts: tuple[str, ...] = ()
-    # and whether a block's additions count of which only its next branch reads the sum.
+    # whether a block's additions count of which only its next branch reads the sum.
     inner_additions: bool = False
+    # and whether the model adds branches between its blocks too.
+    additions_between_blocks: bool = False
     note: str = ""  # for the table in docs/backbones.md

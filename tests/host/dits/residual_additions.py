@@ -98,10 +98,11 @@ class _Block:
 class Watch(TorchDispatchMode):
     """A mode under which a call's residual additions are noted, and some may be skipped."""
 
-    def __init__(self, skip: Set[tuple[str, int]], inner: bool) -> None:
+    def __init__(self, skip: Set[tuple[str, int]], inner: bool, between: bool) -> None:
         super().__init__()
         self.skip = skip
         self.inner = inner
+        self.between = _Block("") if between else None  # the streams outside of all blocks
         self.open: list[_Block] = []
         self.found: list[Addition] = []
         self.passed: set[tuple[str, int]] = set()
@@ -131,14 +132,17 @@ class Watch(TorchDispatchMode):
             ahead.extend(node.sources)
         for index in sorted(residual):
             self.found.append(Addition(block.path, index, *block.additions[index]))
+        if self.between is not None:
+            for tensor in _tensors(outputs):
+                self.between.nodes.setdefault(id(tensor), _Node(tensor))
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if not self.open:
+        block = self.open[-1] if self.open else self.between
+        if block is None:
             return func(*args, **kwargs)
-        block = self.open[-1]
         if func in ADDITIONS or func in FUSED_ADDITIONS:
             for position in (0, 1) if func in ADDITIONS else (0,):
                 node = block.nodes.get(id(args[position]))
@@ -169,6 +173,8 @@ class Watch(TorchDispatchMode):
         else:
             assert "value" not in kwargs, "a residual addition with a factor of its own"
             index = self._note(block, args[1] * args[2], _product(args[1], args[2]))
+        if block is self.between:
+            self.found.append(Addition(block.path, index, *block.additions[index]))
         if (block.path, index) in self.skip:
             result = stream.tensor if func in IN_PLACE else stream.tensor.clone()
             if "out" in kwargs:
@@ -228,21 +234,40 @@ def watching(
     *,
     restarts: Iterable[str] = (),
     inner: bool = False,
+    between: bool = False,
 ) -> Iterator[Watch]:
     """Within it, a call of the model has its additions noted; those in `skip`, given as block path
     and index, leave their streams as they are.
 
     `restarts` are paths below a block: what such a module returns is the block's stream from there
     on (a linear that joins a long skip connection). With `inner`, an addition counts although its
-    sum only feeds the block's next branch and is not passed on.
+    sum only feeds the block's next branch and is not passed on. With `between`, so does what the
+    model adds to the blocks' outputs from one block to the next; the path there is "".
     """
-    watch = Watch(skip, inner)
+    watch = Watch(skip, inner, between)
     handles = []
+    entrances = []
 
     def before(path: str) -> Callable[..., None]:
         return lambda module, args, kwargs: watch.enter(path, (args, kwargs))
 
+    def entrance(path: str, forward: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            if watch.open:  # the block's own forward calls it
+                return forward(*args, **kwargs)
+            watch.enter(path, (args, kwargs))
+            output = forward(*args, **kwargs)
+            watch.leave(output)
+            return output
+
+        return watched
+
     for path, block in blocks.items():
+        # Some models call a block by methods of its own, one for each of two streams.
+        for name in dir(type(block)):
+            if name.startswith("forward_"):
+                block.__dict__[name] = entrance(path, getattr(block, name))
+                entrances.append((block, name))
         handles.append(block.register_forward_pre_hook(before(path), with_kwargs=True))
         handles.append(block.register_forward_hook(lambda module, args, out: watch.leave(out)))
         for name, module in block.named_modules():
@@ -256,6 +281,8 @@ def watching(
     finally:
         for handle in handles:
             handle.remove()
+        for block, name in entrances:
+            del block.__dict__[name]
     assert skip <= watch.passed, f"{set(skip) - watch.passed} are no additions of this call"
 
 
