@@ -63,10 +63,9 @@ def read_backbone(model: nn.Module) -> Backbone:
         if backbone is not None:
             return backbone
     found = ", ".join(_describe_containers(model)) or "no list of blocks"
-    known = ", ".join(dict.fromkeys(family.name for family in FAMILIES))
     raise UnknownBackboneError(
-        f"The model's class {type(model).__name__} with {found} fits none of the families Calibri "
-        f"knows ({known}): use a model of one of them, or add this one as docs/backbones.md says."
+        f"The model's class {type(model).__name__} with {found} fits none of the families that "
+        "Calibri knows: use a model that docs/backbones.md lists, or add this one as it says there."
     )
 
 

@@ -1,0 +1,30 @@
+"""docs/backbones.md counts what the models have.
+
+After a change of a family: `WRITE_DOCS=1 python -m pytest tests/host/test_backbone_table.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from .backbone_table import coefficient_table, cases_table
+
+PAGE = "docs/backbones.md"
+TABLES = {"coefficients": coefficient_table, "tested": cases_table}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TABLES)
+def test_the_table_is_up_to_date(name: str, root: Path) -> None:
+    text = (root / PAGE).read_text(encoding="utf-8")
+    begin, end = f"<!-- {name}: generated -->\n", f"\n<!-- {name}: end -->"
+    before, found = text.split(begin)
+    table, after = found.split(end)
+    counted = TABLES[name]()
+    if os.environ.get("WRITE_DOCS"):
+        (root / PAGE).write_text(f"{before}{begin}{counted}{end}{after}", encoding="utf-8")
+        return
+    assert table == counted, f"run WRITE_DOCS=1 pytest {Path(__file__).name}"
