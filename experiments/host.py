@@ -57,14 +57,19 @@ def find_comfyui() -> Path:
     return comfyui
 
 
-def load_demo(weights: Path = WEIGHTS, cpu: bool = True) -> DemoPipeline:
-    """Start ComfyUI inside this process and load the demo; nothing is served."""
+def start_comfyui(cpu: bool = True) -> None:
+    """Make `import comfy` work in this process, with ComfyUI's folders in a temporary place."""
     sys.path.insert(0, str(find_comfyui()))
     sys.dont_write_bytecode = True
     from comfy.cli_args import args
 
     args.cpu = cpu
     args.base_directory = tempfile.mkdtemp(prefix="calibri-")
+
+
+def load_demo(weights: Path = WEIGHTS, cpu: bool = True) -> DemoPipeline:
+    """Start ComfyUI inside this process and load the demo; nothing is served."""
+    start_comfyui(cpu)
     import comfy.sd
     import comfy.utils
 

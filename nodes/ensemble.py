@@ -99,15 +99,16 @@ class GuidanceFormula:
     def __call__(self, args: dict[str, Any]) -> torch.Tensor:
         model, x, sigma = args["model"], args["input"], args["sigma"]
         layer = self.layer
-        acts = layer.acts_at(sigma, model)
-        weights = layer.weights_at(x.device) if acts else layer.plain_weights_at(x.device)
-        combined = combine_guidance(
-            _base(model, x, sigma),
-            args["cond_denoised"],
-            args["uncond_denoised"],
-            weights,
-            rescale=acts and layer.guidance is not None and layer.guidance.rescale,
-        )
+        predictions = _base(model, x, sigma), args["cond_denoised"], args["uncond_denoised"]
+        rescale = layer.guidance is not None and layer.guidance.rescale
+        combined = combine_guidance(*predictions, layer.weights_at(x.device), rescale=rescale)
+        if not layer.acts_always:
+            plain = layer.plain_weights_at(x.device)
+            combined = torch.where(
+                layer.within_range(sigma, model),
+                combined,
+                combine_guidance(*predictions, plain, rescale=False),
+            )
         return x - combined
 
 

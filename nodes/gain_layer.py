@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING
 
 import torch
@@ -32,6 +33,8 @@ class GainLayer:
         self.start_percent = start_percent
         self.end_percent = end_percent
         self.guidance = guidance
+        self._noise_levels: weakref.WeakKeyDictionary[torch.nn.Module, tuple[float, float]]
+        self._noise_levels = weakref.WeakKeyDictionary()
         self.replace(gains, weights)
 
     def replace(self, gains: torch.Tensor, weights: torch.Tensor | None = None) -> None:
@@ -45,6 +48,11 @@ class GainLayer:
     @property
     def is_ensemble(self) -> bool:
         return self.weights is not None
+
+    @property
+    def has_members(self) -> bool:
+        """Whether its members are told apart by entries of the batch, not by condition."""
+        return self.is_ensemble and self.guidance is None
 
     def gains_at(self, device: torch.device) -> torch.Tensor:
         """The gains [R, M, T] on `device`, copied there once."""
@@ -66,15 +74,30 @@ class GainLayer:
             self._copies[name, device] = tensor.to(device)
         return self._copies[name, device]
 
-    def acts_at(self, sigma: torch.Tensor, model: BaseModel) -> bool:
-        """Whether this layer acts at the noise level `sigma` [rows], equal in all rows."""
-        if self.start_percent <= 0.0 and self.end_percent >= 1.0:
-            return True  # spares the device a synchronisation
-        # Asked of the model in use, so that a later ModelSampling node is heeded.
+    @property
+    def acts_always(self) -> bool:
+        """Whether it acts from the first step to the last."""
+        return self.start_percent <= 0.0 and self.end_percent >= 1.0
+
+    def within_range(self, sigma: torch.Tensor, model: BaseModel) -> torch.Tensor:
+        """Whether this layer acts at the noise level `sigma` [rows], equal in all rows.
+
+        A boolean [] on sigma's device, so that nobody has to wait until it is computed.
+        """
+        # Asked of the model in use, so that a later ModelSampling node is heeded; once, because
+        # some schedules look it up in a table on the device.
         schedule = model.model_sampling
-        start = float(schedule.percent_to_sigma(self.start_percent))
-        end = float(schedule.percent_to_sigma(self.end_percent))
-        return end <= float(sigma.max()) <= start
+        if schedule not in self._noise_levels:
+            start = float(schedule.percent_to_sigma(self.start_percent))
+            end = float(schedule.percent_to_sigma(self.end_percent))
+            self._noise_levels[schedule] = (start, end)
+        start, end = self._noise_levels[schedule]
+        level = sigma.max()
+        return (end <= level) & (level <= start)
+
+    def acts_at(self, sigma: torch.Tensor, model: BaseModel) -> bool:
+        """The same for those who must know now and wait for the device, unless it acts always."""
+        return self.acts_always or bool(self.within_range(sigma, model))
 
 
 def _live(weights: torch.Tensor) -> tuple[int, ...]:

@@ -52,8 +52,7 @@ class GainWrapper:
         options = {} if transformer_options is None else transformer_options
         entries: list[int] = list(options.get("cond_or_uncond") or (0,))
         members: Members | None = options.get(MEMBERS)
-        acting = [layer for layer in self.layers if layer.acts_at(t, executor.class_obj)]
-        gains = self._gains(acting, x, entries, members) if acting else None
+        gains = self._gains(x, t, entries, members, executor.class_obj)
         if members is not None:
             # Everybody else is shown the positions they know: 0 positive, 1 negative.
             entries = [members.condition(entry) for entry in entries]
@@ -66,18 +65,26 @@ class GainWrapper:
 
     def _gains(
         self,
-        acting: list[GainLayer],
         x: torch.Tensor,
+        t: torch.Tensor,
         entries: list[int],
         members: Members | None,
-    ) -> torch.Tensor:
-        """The product of the acting layers, [1, T] or [rows of x, T].
+        model: BaseModel,
+    ) -> torch.Tensor | None:
+        """The product of the layers, [1, T] or [rows of x, T]; None where surely none acts.
 
         x holds one chunk of rows for each entry: [1, 0] is uncond, then cond.
         """
         shared: torch.Tensor | None = None  # [1, T] or [chunks, rows of a chunk, T]
-        for layer in acting:
+        for layer in self.layers:
             gains = layer.gains_at(x.device)
+            if layer.has_members:
+                # Its EnsembleWrapper tells members apart where it acts, and only there.
+                if members is None and not layer.acts_at(t, model):
+                    continue
+            elif not layer.acts_always:
+                # A gain of 1 changes no bit, so nobody has to wait until the device knows.
+                gains = torch.where(layer.within_range(t, model), gains, 1.0)
             if layer.is_ensemble:
                 chosen = [_member(layer, entry, members) for entry in entries]
                 # Chunks of one member share its row: packed families take no more than one.
@@ -85,7 +92,8 @@ class GainWrapper:
             else:
                 gains = gains.transpose(0, 1)
             shared = gains if shared is None else shared * gains
-        assert shared is not None
+        if shared is None:
+            return None
         chunks, rows = len(entries), x.shape[0] // len(entries)
         if shared.shape[:2] == (1, 1):
             return shared[0]
@@ -153,6 +161,11 @@ def _add_ensemble(clone: ModelPatcher, layer: GainLayer) -> None:
             "The preset calibrates classifier-free guidance, and this model computes both "
             "conditions together, where they cannot have coefficients of their own: use a preset "
             "without guidance."
+        )
+    if "sampler_cfg_function" in clone.model_options:
+        raise ValueError(
+            "Another node before Apply Calibri has put its own CFG formula on the model, which the "
+            "preset's weights would replace: remove that node, or use a preset without guidance."
         )
     formula = GuidanceFormula(layer)
     clone.set_model_sampler_cfg_function(formula, disable_cfg1_optimization=True)

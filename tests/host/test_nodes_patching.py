@@ -13,6 +13,7 @@ from comfy.patcher_extension import WrappersMP
 from comfy.sd import CLIP
 from torch import Tensor
 
+from comfyui_calibri.benchmarks.footprint import values_read
 from comfyui_calibri.calibri.coefficients import coefficient_space
 from comfyui_calibri.nodes.gain_layer import GainLayer
 from comfyui_calibri.nodes.patching import apply_gains, backbone_of, diffusion_model
@@ -146,6 +147,21 @@ def test_start_and_end_percent_say_which_steps_are_scaled(model: ModelPatcher, c
     ]
     idle = calibrated(model, start_percent=window[1], end_percent=window[-2])
     assert torch.equal(sample(idle, clip), plain)
+
+
+@pytest.mark.parametrize("window", [{}, {"start_percent": 0.2, "end_percent": 0.7}])
+def test_no_step_waits_for_the_device(
+    model: ModelPatcher, clip: CLIP, window: dict[str, float]
+) -> None:
+    """What plain sampling reads per step is ComfyUI's; a preset adds nothing."""
+
+    def reads(patcher: ModelPatcher, steps: int) -> int:
+        return values_read(lambda: sample(patcher, clip, steps=steps))
+
+    scaled = calibrated(model, **window)
+    assert reads(scaled, 7) - reads(scaled, 3) == reads(model, 7) - reads(model, 3)
+    level = torch.ones(2)
+    assert values_read(lambda: float(level.max())) == values_read(lambda: bool(level[0] > 0)) == 1
 
 
 def comfy_sigmas(model: ModelPatcher) -> list[float]:
