@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from .gain_layer import GainLayer
 
 WRAPPER_KEY = "calibri"
+# ComfyUI's own wrappers of the model: they know predictions by uuid, or look at none.
+HARMLESS_WRAPPERS = frozenset({WRAPPER_KEY, "torch.compile", "easycache"})
 # In transformer_options: which member each entry of `cond_or_uncond` belongs to.
 MEMBERS = "calibri_members"
 
@@ -96,6 +98,10 @@ class GuidanceFormula:
     def __init__(self, layer: GainLayer) -> None:
         self.layer = layer
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> GuidanceFormula:
+        """Itself, in the clones of v0.3.64, which copy their options deeply."""
+        return self
+
     def __call__(self, args: dict[str, Any]) -> torch.Tensor:
         model, x, sigma = args["model"], args["input"], args["sigma"]
         layer = self.layer
@@ -113,7 +119,11 @@ class GuidanceFormula:
 
 
 class GuiderCheck:
-    """An `OUTER_SAMPLE` wrapper that refuses, before sampling, guiders without plain CFG."""
+    """An `OUTER_SAMPLE` wrapper that refuses, before sampling, guiders without plain CFG.
+
+    Others get the preset's guidance scale in place of the guider's cfg, which the preset ignores:
+    nodes that work on guidance (APG, CFG-Zero*) reckon with it.
+    """
 
     def __init__(self, formula: GuidanceFormula) -> None:
         self.formula = formula
@@ -138,7 +148,12 @@ class GuiderCheck:
                 "the preset's weights would be ignored: remove that node, or use a preset without "
                 "guidance."
             )
-        return executor(*args, **kwargs)
+        assert self.formula.layer.guidance is not None
+        cfg, guider.cfg = guider.cfg, self.formula.layer.guidance.scale
+        try:
+            return executor(*args, **kwargs)
+        finally:
+            guider.cfg = cfg  # a guider is a node's output, and may serve other prompts
 
 
 def _of_member(condition: Conditions | None, member: int) -> Conditions | None:
@@ -167,7 +182,7 @@ def _others_know_no_members(model_options: dict[str, Any]) -> bool:
         return False
     wrappers = options.get("wrappers", {})
     return not any(
-        key != WRAPPER_KEY and found
+        key not in HARMLESS_WRAPPERS and found
         for kind in (WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL)
         for key, found in wrappers.get(kind, {}).items()
     )
