@@ -28,7 +28,9 @@ class CalibriApply(io.ComfyNode):
             description="Scales the residual branches of a diffusion transformer by a preset. "
             "Nothing is written into the weights; several presets in a row multiply.",
             inputs=[
-                io.Model.Input("model", tooltip="A FLUX.1 or SD3 / SD3.5 model."),
+                io.Model.Input(
+                    "model", tooltip="A diffusion transformer: FLUX, SD3.5, Qwen-Image, Wan …"
+                ),
                 sockets.Preset.Input("preset", tooltip="From Load Calibri Preset or Calibrate."),
                 io.Float.Input(
                     "strength",

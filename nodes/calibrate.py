@@ -72,7 +72,11 @@ class CalibriCalibrate(io.ComfyNode):
 def _inputs() -> list[io.Input]:
     """The node's inputs, in the order in which one decides about them."""
     return [
-        io.Model.Input("model", tooltip="A FLUX.1 or SD3 / SD3.5 model."),
+        io.Model.Input(
+            "model",
+            tooltip="A diffusion transformer that draws a picture from a prompt: FLUX, SD3.5, "
+            "Qwen-Image, Wan … Of a video model, single frames; no input images.",
+        ),
         io.Clip.Input("clip", tooltip="Encodes the prompts, once."),
         io.Vae.Input("vae", tooltip="Decodes the images that the reward sees."),
         sockets.Prompts.Input("prompts", tooltip="Prompts to search on, from a Prompt Set."),
@@ -107,7 +111,7 @@ def _inputs() -> list[io.Input]:
             min=0.0,
             max=30.0,
             step=0.1,
-            tooltip="Classifier-free guidance; 1 for FLUX.1.",
+            tooltip="Classifier-free guidance; 1 for models with distilled guidance, as FLUX.1.",
         ),
         io.Float.Input(
             "guidance",
@@ -115,7 +119,8 @@ def _inputs() -> list[io.Input]:
             min=0.0,
             max=100.0,
             step=0.1,
-            tooltip="FLUX.1-dev's distilled guidance; other models ignore it.",
+            tooltip="As in FluxGuidance: 3.5 for FLUX.1-dev, 4 for FLUX.2, 6 for HunyuanVideo, "
+            "0 for Chroma; models without distilled guidance ignore it.",
         ),
         io.Int.Input(
             "width", default=512, min=16, max=4096, step=16, tooltip="Of each image, in pixels."

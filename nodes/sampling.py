@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import comfy.model_management
-import comfy.sample
 import comfy.samplers
 import numpy as np
 import torch
@@ -21,8 +20,9 @@ import torch
 from ..calibri.evaluation import Batch, BatchTooLargeError, Floats, Sample
 from .conditioning import Conditioning, encode, signature, stack
 from .gain_layer import GainLayer
+from .latents import empty_latent
 from .noise import check_sampler, initial_noise, row_sampler
-from .patching import apply_gains, diffusion_model
+from .patching import apply_gains
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -178,9 +178,9 @@ class ComfyEvaluator:
 
     def _decode(self, latents: torch.Tensor) -> torch.Tensor:
         images = self._vae.decode(latents)
-        # A video VAE gives [B, frames, H, W, 3]; these are single frames.
-        images = images.reshape(-1, *images.shape[-3:])[..., :3]
-        return images.float().clamp(0.0, 1.0)
+        if images.ndim == 5:
+            images = images[:, 0]  # a video VAE's [B, frames, H, W, 3], of one latent frame
+        return images[..., :3].float().clamp(0.0, 1.0)
 
     def _positive(self, prompts: list[int]) -> Conditioning:
         """The prompts' conditionings, row by row; the next batch often asks for the same."""
@@ -203,33 +203,6 @@ class ComfyEvaluator:
                 break
             rows //= 2
         return rows
-
-
-def empty_latent(model: ModelPatcher, vae: VAE, width: int, height: int) -> torch.Tensor:
-    """The latent [1, channels, ...] of one image; ValueError where model or VAE cannot take it."""
-    factor = int(vae.spacial_compression_encode())
-    if width % factor or height % factor:
-        raise ValueError(
-            f"A picture of {width} x {height} does not divide into this VAE's {factor} x {factor} "
-            f"cells; choose multiples of {factor}."
-        )
-    channels = model.get_model_object("latent_format").latent_channels
-    if vae.latent_channels != channels:
-        raise ValueError(
-            f"The VAE makes latents of {vae.latent_channels} channels but the model takes "
-            f"{channels}; load the VAE that belongs to the model."
-        )
-    rows, columns = height // factor, width // factor
-    module = diffusion_model(model)
-    largest = getattr(module, "pos_embed_max_size", None)  # SD3: a learned grid of patches
-    if largest is not None and getattr(module, "pos_embed", None) is not None:
-        limit = largest * int(module.patch_size) * factor
-        if max(width, height) > limit:
-            raise ValueError(
-                f"A picture of {width} x {height} is larger than this model allows; "
-                f"choose at most {limit} x {limit}."
-            )
-    return comfy.sample.fix_empty_latent_channels(model, torch.zeros(1, channels, rows, columns))
 
 
 def _stop_if_cancelled(step: int, x0: object, x: object, total_steps: int) -> None:

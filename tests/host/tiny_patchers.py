@@ -59,16 +59,23 @@ SD3 = {
 
 
 def make_model(family: str = "flux") -> comfy.model_patcher.ModelPatcher:
-    """A MODEL of two double and two single FLUX blocks, or of two SD3 blocks.
+    """A MODEL of two double and two single FLUX blocks, or of two SD3 blocks."""
+    kind, options = {"flux": ("Flux", FLUX), "sd3": ("SD3", SD3)}[family]
+    return make_patcher(kind, options)
 
-    Built from its config: v0.3.64 detects no FLUX narrower than 3072.
+
+def make_patcher(kind: str, options: dict[str, Any]) -> comfy.model_patcher.ModelPatcher:
+    """A MODEL of the class `kind` of comfy/supported_models.py, with random weights.
+
+    Built from its config: v0.3.64 detects no FLUX narrower than 3072. Raises ImportError where this
+    ComfyUI has no such class.
     """
-    kinds = {"flux": (comfy.supported_models.Flux, FLUX), "sd3": (comfy.supported_models.SD3, SD3)}
-    kind, options = kinds[family]
+    if not hasattr(comfy.supported_models, kind):
+        raise ImportError(f"no {kind}")
     options = dict(options)
-    if family == "flux" and "txt_ids_dims" in FluxParams.__dataclass_fields__:
+    if "txt_ids_dims" in FluxParams.__dataclass_fields__ and options.get("image_model") == "flux":
         options["txt_ids_dims"] = []  # v0.3.64 has no such field
-    config = kind(options)
+    config = getattr(comfy.supported_models, kind)(options)
     config.set_inference_dtype(torch.float32, None)
     model = config.get_model({}, "")
     randomised(model.diffusion_model)
