@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .backbone_table import coefficient_table, cases_table
+from .backbone_table import cases_table, coefficient_table
 
 PAGE = "docs/backbones.md"
 TABLES = {"coefficients": coefficient_table, "tested": cases_table}
