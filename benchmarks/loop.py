@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from ..calibri.calibration import RunConfig, calibrate
+from ..calibri.ensemble_space import ensemble_space
 from ..calibri.journal import Journal
 from ..demo.prompts import generate_prompts
 from ..experiments.host import DemoPipeline, load_demo
@@ -91,7 +92,7 @@ def main() -> None:
         journal = Journal.open(Path(folder) / "journal.sqlite")
         with journal:
             started = time.perf_counter()
-            calibrate(config, demo.space(), evaluator, journal, on_batch=count)
+            calibrate(config, ensemble_space(demo.space()), evaluator, journal, on_batch=count)
             wall = time.perf_counter() - started
     inside = sum(clock.seconds.values())
     print(

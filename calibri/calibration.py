@@ -24,6 +24,7 @@ from .evaluation import Evaluator, Floats, Sample, training_bucket
 from .journal import Evaluation, Journal
 from .search import create_search
 from .selection import (
+    START,
     VALIDATED_FINALISTS,
     Finalist,
     Interval,
@@ -33,7 +34,7 @@ from .selection import (
 )
 
 if TYPE_CHECKING:
-    from .coefficients import CoefficientSpace
+    from .ensemble_space import EnsembleSpace
 
 __all__ = ["GenerationSummary", "Outcome", "RunConfig", "RunConfigError", "calibrate"]
 
@@ -59,7 +60,8 @@ class GenerationSummary:
 class Outcome:
     """What a run recommends: `vector`, the search's mean after `generation`.
 
-    Generation 0 is the identity: the search found nothing better. `before`, `after` and the
+    Generation 0 is the identity: the search found nothing better. START is the preset that it began
+    at, where that was the best. `before`, `after` and the
     paired `gain` are mean rewards on confirmation samples, with intervals over prompts.
     """
 
@@ -76,7 +78,7 @@ class Outcome:
 
 def calibrate(
     config: RunConfig,
-    space: CoefficientSpace,
+    space: EnsembleSpace,
     evaluator: Evaluator,
     journal: Journal,
     on_generation: Callable[[GenerationSummary], None] | None = None,
@@ -118,7 +120,7 @@ class _Run:
     def __init__(
         self,
         config: RunConfig,
-        space: CoefficientSpace,
+        space: EnsembleSpace,
         evaluator: Evaluator,
         journal: Journal,
         on_generation: Callable[[GenerationSummary], None] | None,
@@ -134,6 +136,8 @@ class _Run:
         self._total = 0
         self._seconds = 0.0
         self._means: dict[int, Floats] = {0: space.identity}
+        if space.warm:
+            self._means[START] = space.start
         self._validation: dict[int, float] = {}
         self._history: list[GenerationSummary] = []
 
@@ -141,7 +145,7 @@ class _Run:
         """Run the search to the end of its budget; returns its last generation."""
         config, space = self._config, self._space
         search = create_search(
-            config.profile, space.identity, space.lower, space.upper, config.seed
+            config.profile, space.start, space.lower, space.upper, config.seed, space.deviation
         )
         self._total = self._most_images(search.population)
         self._validate(0)
@@ -219,10 +223,12 @@ class _Run:
         return generation == 0 or (generation < config.generations and in_time)
 
     def _validate(self, generation: int) -> None:
-        mean = self._means[generation][None]
+        validated = list(self._means) if generation == 0 else [generation]
+        means = np.stack([self._means[g] for g in validated])
         bucket = self._config.validation_samples()
-        evaluated = self._evaluate("validation", generation, mean, bucket)
-        self._validation[generation] = float(evaluated.rewards.mean())
+        evaluated = self._evaluate("validation", generation, means, bucket)
+        for g, rewards in zip(validated, evaluated.rewards, strict=True):
+            self._validation[g] = float(rewards.mean())
 
     def _evaluate(
         self, role: str, generation: int, vectors: Floats, bucket: tuple[Sample, ...]
@@ -242,8 +248,9 @@ class _Run:
         config = self._config
         held_out = len(config.validation_prompts) * config.images_per_prompt
         validations = 1 + -(-config.generations // config.validate_every)
-        finalists = 2 + min(VALIDATED_FINALISTS, max(validations - 2, 0))
+        begun = 1 if self._space.warm else 0
+        finalists = 2 + begun + min(VALIDATED_FINALISTS, max(validations - 2, 0))
         return (
             config.generations * population * config.bucket_size
-            + (validations + finalists + 2) * held_out
+            + (validations + begun + finalists + 2) * held_out
         )

@@ -13,7 +13,7 @@ from .evaluation import Sample, samples
 from .journal import Journal, JournalError
 
 if TYPE_CHECKING:
-    from .coefficients import CoefficientSpace
+    from .ensemble_space import EnsembleSpace
 
 _BUDGET = ("generations", "max_seconds")
 _LIBRARIES = ("comfyui-calibri", "numpy", "cma", "torch")
@@ -90,7 +90,7 @@ class RunConfig:
         return samples(self.seed, role, generation, list(held_out) * self.images_per_prompt)
 
 
-def check_same_run(journal: Journal, config: RunConfig, space: CoefficientSpace) -> bool:
+def check_same_run(journal: Journal, config: RunConfig, space: EnsembleSpace) -> bool:
     """Begin the run in a new journal, or see that the journal's run is this one.
 
     Returns whether the journal had a run already. Raises JournalError if it is another one.
@@ -124,19 +124,10 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
-def run_record(config: RunConfig, space: CoefficientSpace) -> dict[str, Any]:
+def run_record(config: RunConfig, space: EnsembleSpace) -> dict[str, Any]:
     """What tells one run from another, as JSON values: all but its budget."""
     settings = {name: value for name, value in asdict(config).items() if name not in _BUDGET}
-    record: dict[str, Any] = json.loads(
-        json.dumps(
-            {
-                **settings,
-                "family": space.backbone.family,
-                "granularity": space.granularity,
-                "coefficients": space.names,
-            }
-        )
-    )
+    record: dict[str, Any] = json.loads(json.dumps({**settings, **space.record()}))
     return record
 
 

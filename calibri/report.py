@@ -17,22 +17,25 @@ from numpy.typing import NDArray
 
 from .atomic_file import write_atomically
 from .configuration import library_versions
+from .evaluation import Floats
 from .journal import Journal
-from .selection import bootstrap_interval, prompt_means
+from .selection import START, bootstrap_interval, prompt_means
 
 if TYPE_CHECKING:
     from .calibration import Outcome
-    from .coefficients import CoefficientSpace
+    from .ensemble_space import EnsembleSpace
 
-REPORT_VERSION = 1
+REPORT_VERSION = 2
 
 
-def build_report(outcome: Outcome, space: CoefficientSpace, journal: Journal) -> dict[str, Any]:
+def build_report(outcome: Outcome, space: EnsembleSpace, journal: Journal) -> dict[str, Any]:
     """All numbers of a run as JSON values. Rewards are in the reward's own unit.
 
     Keys: report_version, run (the settings; prompts as counts), before, after, gain (mean, low,
-    high of the 95 % interval over prompts), recommended (generation, coefficients by name),
-    generations, validations, finalists, counts (evaluations, images, seconds), versions.
+    high of the 95 % interval over prompts), recommended (generation, members with weight and
+    coefficients by name), plain_weights (the plain model's), generations, validations, finalists,
+    counts (evaluations, images, seconds), versions. Generation 0 is the plain model and −1 the
+    preset that the search began at.
     """
     settings = journal.config() or {}
     run = {name: value for name, value in settings.items() if name != "coefficients"}
@@ -47,8 +50,9 @@ def build_report(outcome: Outcome, space: CoefficientSpace, journal: Journal) ->
         "gain": asdict(outcome.gain),
         "recommended": {
             "generation": outcome.generation,
-            "coefficients": space.named(outcome.vector),
+            "members": [asdict(member) for member in space.preset_members(outcome.vector)],
         },
+        "plain_weights": [member.weight for member in space.preset_members(space.identity)],
         "generations": [
             {
                 "generation": summary.generation,
@@ -82,15 +86,19 @@ def build_report(outcome: Outcome, space: CoefficientSpace, journal: Journal) ->
 
 def _validations(journal: Journal, seed: int) -> list[dict[str, Any]]:
     """Each validated mean's reward, and its gain over the identity on the same images."""
-    evaluations = sorted(journal.evaluations("validation"), key=lambda e: e.generation)
-    rewards = [prompt_means(e.rewards[0], e.bucket) for e in evaluations]
+    means: dict[int, Floats] = {}
+    for evaluation in sorted(journal.evaluations("validation"), key=lambda e: e.generation):
+        # Beside the plain model a warm start's preset was validated, in a row of its own.
+        rows = zip((evaluation.generation, START), evaluation.rewards, strict=False)
+        for generation, rewards in rows:
+            means[generation] = prompt_means(rewards, evaluation.bucket)
     return [
         {
-            "generation": evaluation.generation,
-            **asdict(bootstrap_interval(reward, seed)),
-            "gain": asdict(bootstrap_interval(reward - rewards[0], seed)),
+            "generation": generation,
+            **asdict(bootstrap_interval(rewards, seed)),
+            "gain": asdict(bootstrap_interval(rewards - means[0], seed)),
         }
-        for evaluation, reward in zip(evaluations, rewards, strict=True)
+        for generation, rewards in means.items()
     ]
 
 

@@ -3,8 +3,10 @@
 `paper` is CMA-ES with the paper's settings (section 4). `default` is an antithetic evolution
 strategy whose gradient estimate feeds Adam: with noisy rewards, averaging many mirrored pairs
 that share their prompts and noise beats adapting a covariance (measured on the toy of
-tests/unit/test_search.py). Both depend on their seed and the rewards told to them and on nothing
-else, so `calibration.py` recomputes their state from the journal instead of storing it.
+tests/unit/test_search.py). Each coordinate has a deviation of its own, 1 for a branch's coefficient
+(`ensemble_space.py`): both search as if it had been divided by it. Both depend on their seed and
+the rewards told to them and on nothing else, so `calibration.py` recomputes their state from the
+journal instead of storing it.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ class Search(Protocol):
 
     @property
     def sigma(self) -> float:
-        """The distribution's scale, in units of the coefficients."""
+        """The distribution's scale, in units of the coordinates' deviations."""
         ...
 
     def ask(self) -> Floats:
@@ -56,9 +58,12 @@ class AntitheticSearch:
     step_halves_after = 20  # generations until Adam's step is half of the first
     beta1, beta2, epsilon = 0.7, 0.999, 1e-8
 
-    def __init__(self, identity: Floats, lower: Floats, upper: Floats, seed: int) -> None:
-        self.mean = identity.astype(np.float64)
+    def __init__(
+        self, start: Floats, lower: Floats, upper: Floats, seed: int, deviation: Floats
+    ) -> None:
+        self.mean = start.astype(np.float64)
         self._lower, self._upper = lower, upper
+        self._deviation = deviation
         self._random = np.random.Generator(np.random.PCG64(seed))
         self._momentum = np.zeros_like(self.mean)
         self._square = np.zeros_like(self.mean)
@@ -67,7 +72,8 @@ class AntitheticSearch:
 
     def ask(self) -> Floats:
         noise = self._random.standard_normal((self.population // 2, len(self.mean)))
-        pairs = np.concatenate([self.mean + self.sigma * noise, self.mean - self.sigma * noise])
+        away = self.sigma * noise * self._deviation
+        pairs = np.concatenate([self.mean + away, self.mean - away])
         self._candidates = np.clip(pairs, self._lower, self._upper)
         return self._candidates.copy()
 
@@ -76,7 +82,8 @@ class AntitheticSearch:
         ranks = _centred_ranks(rewards)
         weights = ranks[:half] - ranks[half:]
         # At a bound the pair's clipped half counts with the distance it really went.
-        distance = (self._candidates[:half] - self._candidates[half:]) / (2 * self.sigma)
+        distance = self._candidates[:half] - self._candidates[half:]
+        distance /= 2 * self.sigma * self._deviation
         # A sum over rows, not a matrix product: the same bits on every BLAS.
         gradient = (weights[:, None] * distance).sum(axis=0) / half
 
@@ -86,17 +93,22 @@ class AntitheticSearch:
         momentum = self._momentum / (1 - self.beta1**self._generation)
         square = self._square / (1 - self.beta2**self._generation)
         step = self.step / (1 + self._generation / self.step_halves_after)
-        moved = self.mean + step * momentum / (np.sqrt(square) + self.epsilon)
+        moved = self.mean + step * momentum / (np.sqrt(square) + self.epsilon) * self._deviation
         self.mean = np.clip(moved, self._lower, self._upper)
 
 
 class PaperSearch:
-    """CMA-ES as published: sigma 0.25, population 4 + floor(3 ln N), the identity injected once."""
+    """CMA-ES as published: sigma 0.25, population 4 + floor(3 ln N), the start injected once.
 
-    def __init__(self, identity: Floats, lower: Floats, upper: Floats, seed: int) -> None:
+    Published is one deviation for branches and weights; those of `ensemble_space.py` are ours.
+    """
+
+    def __init__(
+        self, start: Floats, lower: Floats, upper: Floats, seed: int, deviation: Floats
+    ) -> None:
         import cma  # slow, since it loads SciPy and pyplot, and only this profile needs it
 
-        self.population = 4 + math.floor(3 * math.log(len(identity)))
+        self.population = 4 + math.floor(3 * math.log(len(start)))
         random = np.random.Generator(np.random.PCG64(seed))
         options: dict[str, Any] = {
             "popsize": self.population,
@@ -106,8 +118,10 @@ class PaperSearch:
             "seed": math.nan,
             "verbose": -9,
         }
-        self._strategy: Any = cma.CMAEvolutionStrategy(list(identity), 0.25, options)
-        self._strategy.inject([identity], force=True)
+        if (deviation != 1.0).any():
+            options["CMA_stds"] = list(deviation)
+        self._strategy: Any = cma.CMAEvolutionStrategy(list(start), 0.25, options)
+        self._strategy.inject([start], force=True)
         self._candidates: list[Floats] = []
 
     @property
@@ -130,18 +144,27 @@ class PaperSearch:
 
 
 def create_search(
-    profile: str, identity: Floats, lower: Floats, upper: Floats, seed: int
+    profile: str,
+    start: Floats,
+    lower: Floats,
+    upper: Floats,
+    seed: int,
+    deviation: Floats | None = None,
 ) -> Search:
-    """The search of a profile, starting at `identity` [N] within `lower` and `upper` [N]."""
+    """The search of a profile, beginning at `start` [N] within `lower` and `upper` [N].
+
+    `deviation` [N], 1 unless given, scales what each coordinate varies and moves by.
+    """
+    deviation = np.ones(len(start)) if deviation is None else deviation
     if profile == "default":
-        return AntitheticSearch(identity, lower, upper, seed)
+        return AntitheticSearch(start, lower, upper, seed, deviation)
     if profile == "paper":
-        if len(identity) < 2:
+        if len(start) < 2:
             raise ValueError(
                 "The profile 'paper' was given one coefficient, and CMA-ES needs at least two: "
                 "choose the profile 'default' or a finer granularity."
             )
-        return PaperSearch(identity, lower, upper, seed)
+        return PaperSearch(start, lower, upper, seed, deviation)
     raise ValueError(
         f"There is no search profile {profile!r}: choose one of {', '.join(PROFILES)}."
     )

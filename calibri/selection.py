@@ -1,8 +1,9 @@
 """Which coefficients a run recommends, and how much better they are.
 
-Never the candidate with the luckiest training reward: finalists are the identity, the search's
-last mean and the means that validation liked best. New noise on held-out prompts picks among them,
-and noise that no choice has seen measures the gain that is published.
+Never the candidate with the luckiest training reward: finalists are the identity, the preset that
+the search began at if it did, its last mean and the means that validation liked best. New noise on
+held-out prompts picks among them, and noise that no choice has seen measures the gain that is
+published.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from .evaluation import Floats, Sample
 RESAMPLES = 10_000
 LEVEL = 0.95
 VALIDATED_FINALISTS = 2
+START = -1
+"""Stands among the generations for a warm start's preset, as 0 stands for the plain model."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Finalist:
-    """The search's mean after `generation` (0 is the identity) and its mean rewards."""
+    """The search's mean after `generation` and its mean rewards; 0 is the identity."""
 
     generation: int
     vector: Floats
@@ -39,13 +42,15 @@ class Finalist:
 
 
 def finalist_generations(validation: Mapping[int, float], last: int) -> list[int]:
-    """Generations whose means are finalists: 0, the best validated ones, and the last.
+    """Generations whose means are finalists: 0, START, the best validated ones, and the last.
 
-    `validation` maps generations to mean validation reward and holds 0 and `last`.
+    `validation` maps generations to mean validation reward and holds 0 and `last`, and START where
+    the search began at a preset.
     """
-    others = [generation for generation in validation if generation not in (0, last)]
+    others = [generation for generation in validation if generation not in (0, START, last)]
     best = sorted(others, key=lambda generation: (-validation[generation], generation))
-    return [0, *sorted(best[:VALIDATED_FINALISTS]), last]
+    begun = [0, START] if START in validation else [0]
+    return [*begun, *sorted(best[:VALIDATED_FINALISTS]), last]
 
 
 def prompt_means(rewards: Floats, bucket: Sequence[Sample]) -> Floats:

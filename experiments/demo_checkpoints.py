@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from ..calibri.calibration import RunConfig, calibrate
+from ..calibri.ensemble_space import ensemble_space
 from ..calibri.journal import Journal
 from ..calibri.selection import bootstrap_interval
 from ..demo.autoencoder import Autoencoder
@@ -97,7 +98,7 @@ def _measure(
     )
     path = Path(tempfile.mkdtemp()) / "journal.sqlite"
     with Journal.open(path) as journal:
-        last = calibrate(config, at.space, at, journal).history[-1].vector
+        last = calibrate(config, ensemble_space(at.space), at, journal).history[-1].vector
     for count in _STEP_COUNTS:
         calibrated = judge(evaluator(judged, count), last, 5)
         gains = {

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..calibri.calibration import RunConfig, calibrate
+from ..calibri.ensemble_space import ensemble_space
 from ..calibri.evaluation import samples
 from ..calibri.journal import Journal
 from ..calibri.selection import bootstrap_interval
@@ -94,7 +95,7 @@ def search(folder: Path, seed: int) -> None:
         )
 
     with Journal.open(run / "journal.sqlite") as journal:
-        outcome = calibrate(config, demo.space(), evaluator, journal, tell)
+        outcome = calibrate(config, ensemble_space(demo.space()), evaluator, journal, tell)
     answer = {
         "seed": seed,
         "generation": outcome.generation,

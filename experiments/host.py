@@ -29,10 +29,17 @@ class DemoPipeline:
         self, settings: SamplerSettings, prompts: tuple[str, ...], granularity: str = "gate"
     ) -> ComfyEvaluator:
         """ComfyUI's sampler over `prompts`."""
+        from ..calibri.ensemble_space import ensemble_space
         from ..nodes.sampling import ComfyEvaluator
 
         return ComfyEvaluator(
-            self.model, self.clip, self.vae, self.reward, self.space(granularity), settings, prompts
+            self.model,
+            self.clip,
+            self.vae,
+            self.reward,
+            ensemble_space(self.space(granularity)),
+            settings,
+            prompts,
         )
 
     def patchers(self) -> dict[str, Any]:

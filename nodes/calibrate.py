@@ -12,6 +12,7 @@ import comfy.samplers
 from comfy_api.latest import io
 
 from ..calibri.coefficients import GRANULARITIES
+from ..calibri.ensemble_space import MAX_MEMBERS
 from ..calibri.search import PROFILES
 from . import folders, sockets
 from .messages import show_on_node
@@ -180,5 +181,38 @@ def _inputs() -> list[io.Input]:
                 max=1000,
                 tooltip="Generations between two measurements on the held-out prompts.",
             )
+        ),
+        *_member_inputs(),
+    ]
+
+
+def _member_inputs() -> list[io.Input]:
+    """What makes an ensemble; optional, so that prompts saved without them still run."""
+    return [
+        sockets.advanced(
+            io.Int.Input(
+                "members",
+                default=1,
+                min=1,
+                max=MAX_MEMBERS,
+                optional=True,
+                tooltip="Above 1 an ensemble is searched: that many sets of coefficients and their "
+                "weights. Each member costs a forward in every step.",
+            )
+        ),
+        sockets.advanced(
+            io.Boolean.Input(
+                "guided_members",
+                default=False,
+                optional=True,
+                tooltip="Two members, one for the prompt and one for the negative prompt, with "
+                "weights in place of the CFG scale; cfg, above 1, is the scale they start from.",
+            )
+        ),
+        sockets.Preset.Input(
+            "start_from",
+            optional=True,
+            tooltip="A preset to begin at instead of the plain model, for one member or for more: "
+            "new members begin as copies.",
         ),
     ]

@@ -18,13 +18,23 @@ import numpy as np
 import torch
 
 from ..calibri.calibration import Outcome, RunConfig, calibrate
-from ..calibri.coefficients import CoefficientSpace, coefficient_space
+from ..calibri.coefficients import coefficient_space
 from ..calibri.configuration import run_record
+from ..calibri.ensemble_space import EnsembleSpace, ensemble_space
 from ..calibri.evaluation import Floats
 from ..calibri.figure import draw_report
 from ..calibri.journal import Journal
-from ..calibri.presets import Member, Preset, RewardChange, fingerprint, save_preset
+from ..calibri.presets import (
+    Guidance,
+    Preset,
+    RewardChange,
+    describe_members,
+    fingerprint,
+    save_preset,
+)
 from ..calibri.report import build_report, save_picture, save_report
+from ..calibri.selection import START
+from ..calibri.warm_start import warm_start
 from . import identity, runs
 from .patching import backbone_of, diffusion_model
 from .progress import Progress, before_and_after
@@ -75,13 +85,16 @@ def run_calibration(
     bucket_size: int,
     validate_every: int,
     say: Callable[[str], None],
+    members: int = 1,
+    guided_members: bool = False,
+    start_from: Preset | None = None,
 ) -> RunResult:
     """Calibrate, or go on with, the run of these settings; `say` hears how it goes.
 
     Raises ValueError with one sentence for what does not fit together, before anything is sampled;
     whatever is raised later leaves the run's journal resumable.
     """
-    space = coefficient_space(backbone_of(model), granularity)
+    space = _space(model, granularity, members, cfg if guided_members else None, start_from)
     settings = SamplerSettings(sampler, scheduler, steps, cfg, guidance, width, height, negative)
     config = RunConfig(
         prompts=prompts,
@@ -122,8 +135,25 @@ def run_calibration(
         preset=preset,
         report=torch.from_numpy(report.astype(np.float32) / 255.0)[None],
         pictures=[runs.as_output(folder / n) for n in (runs.REPORT_PICTURE, runs.BEFORE_AFTER)],
-        text=_summary(config, outcome, folder),
+        text=_summary(config, outcome, preset, folder),
     )
+
+
+def _space(
+    model: ModelPatcher, granularity: str, members: int, scale: float | None, start: Preset | None
+) -> EnsembleSpace:
+    """What the run searches; `scale` is the CFG scale that guided members start from."""
+    coefficients = coefficient_space(backbone_of(model), granularity)
+    guidance = None
+    if scale is not None:
+        members = max(members, 2)  # 1, the widget's default, is no wish
+        known = None if start is None else start.guidance
+        guidance = Guidance(scale, rescale=known is not None and known.rescale)
+    space = ensemble_space(coefficients, members, guidance)
+    if start is None:
+        return space
+    begin = warm_start(start, coefficients, members, guidance)
+    return ensemble_space(coefficients, members, guidance, begin)
 
 
 def _pictures(
@@ -136,14 +166,15 @@ def _pictures(
 
 
 def _preset(
-    model: ModelPatcher, space: CoefficientSpace, config: RunConfig, outcome: Outcome
+    model: ModelPatcher, space: EnsembleSpace, config: RunConfig, outcome: Outcome
 ) -> Preset:
     base = identity.file_name(model)
     return Preset(
         family=space.backbone.family,
         blocks=dict(space.backbone.blocks),
         granularity=space.granularity,
-        members=(Member(space.named(outcome.vector)),),
+        members=space.preset_members(outcome.vector),
+        guidance=space.guidance,
         title=f"{base}: {config.reward}",
         base_model=base,
         fingerprint=fingerprint(diffusion_model(model)),
@@ -163,17 +194,22 @@ def _preset(
     )
 
 
-def _summary(config: RunConfig, outcome: Outcome, folder: Path) -> str:
+def _summary(config: RunConfig, outcome: Outcome, preset: Preset, folder: Path) -> str:
     gain, where = outcome.gain, f"Everything is in {folder}."
+    if preset.is_ensemble:
+        where = f"{describe_members(preset)} {where}"
     if outcome.generation == 0:
         return (
             f"After {outcome.generations} generations nothing was better than the plain model "
             f"({config.reward} {outcome.before.mean:.4g} on {len(config.validation_prompts)} "
             f"held-out prompts), so the preset changes nothing. {where}"
         )
+    found = f"from generation {outcome.generation} of {outcome.generations}"
+    if outcome.generation == START:
+        found = f"the preset it began at, which {outcome.generations} generations did not better"
     return (
         f"{config.reward} on {len(config.validation_prompts)} held-out prompts: "
         f"{outcome.before.mean:.4g} plain, {outcome.after.mean:.4g} calibrated, "
         f"gain {gain.mean:+.4g} (95 % interval {gain.low:+.4g} to {gain.high:+.4g}), "
-        f"from generation {outcome.generation} of {outcome.generations}. {where}"
+        f"{found}. {where}"
     )

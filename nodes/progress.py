@@ -12,7 +12,7 @@ from PIL import Image
 
 if TYPE_CHECKING:
     from ..calibri.calibration import GenerationSummary
-    from ..calibri.coefficients import CoefficientSpace
+    from ..calibri.ensemble_space import EnsembleSpace
     from ..calibri.evaluation import Sample
     from .sampling import ComfyEvaluator
 
@@ -30,7 +30,7 @@ class Progress:
     def __init__(
         self,
         evaluator: ComfyEvaluator,
-        space: CoefficientSpace,
+        space: EnsembleSpace,
         samples: Sequence[Sample],
         say: Callable[[str], None],
     ) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
     from comfy.sd import CLIP, VAE
 
-    from ..calibri.coefficients import CoefficientSpace
+    from ..calibri.ensemble_space import EnsembleSpace
     from ..rewards.protocol import Reward
 
 MAX_ROWS = 64  # more run no faster, and progress, previews and Cancel wait for a batch
@@ -63,7 +63,7 @@ class ComfyEvaluator:
         clip: CLIP,
         vae: VAE,
         reward: Reward,
-        space: CoefficientSpace,
+        space: EnsembleSpace,
         settings: SamplerSettings,
         prompts: Sequence[str],
     ) -> None:
@@ -71,7 +71,8 @@ class ComfyEvaluator:
         self._latent = empty_latent(model, vae, settings.width, settings.height)
         self._settings, self._space, self.prompts = settings, space, tuple(prompts)
         self._vae, self._reward = vae, reward
-        self._rows = GainLayer(torch.ones(1, len(space.tap_index)))
+        gains, weights = _tensors(space, space.identity[None])
+        self._rows = GainLayer(gains, weights=weights, guidance=space.guidance)
         self._model = apply_gains(model, self._rows)
         self._device: torch.device = model.load_device
         self._sigmas: torch.Tensor = comfy.samplers.KSampler(
@@ -159,8 +160,7 @@ class ComfyEvaluator:
         candidates = [candidate for candidate, _ in batch]
         drawn = [bucket[position] for _, position in batch]
         seeds = [sample.seed for sample in drawn]
-        gains = np.asarray(self._space.expand(vectors))[candidates]
-        self._rows.replace(torch.as_tensor(gains, dtype=torch.float32))
+        self._rows.replace(*_tensors(self._space, vectors[candidates]))
         noise = initial_noise(self._latent.shape[1:], seeds)
         like = noise.to(self._device)
         guider = comfy.samplers.CFGGuider(self._model)
@@ -195,6 +195,8 @@ class ComfyEvaluator:
         comfy.model_management.load_models_gpu([self._model])
         free = comfy.model_management.get_free_memory(self._device)
         chunks = 1 if self._settings.cfg == 1.0 else 2
+        if self._space.guidance is None:  # else the members are the two chunks
+            chunks *= self._space.members
         shape = list(self._latent.shape[1:])
         rows = MAX_ROWS_CPU if self._device.type == "cpu" else MAX_ROWS
         while rows > 1:
@@ -203,6 +205,12 @@ class ComfyEvaluator:
                 break
             rows //= 2
         return rows
+
+
+def _tensors(space: EnsembleSpace, vectors: Floats) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Gains [R, M, T] and weights [R, M] of a layer for the rows' vectors [R, D]."""
+    gains, weights = space.expand(vectors)
+    return torch.from_numpy(gains), None if weights is None else torch.from_numpy(weights)
 
 
 def _stop_if_cancelled(step: int, x0: object, x: object, total_steps: int) -> None:

@@ -16,6 +16,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP, VAE
 
 from comfyui_calibri.calibri.coefficients import coefficient_space
+from comfyui_calibri.calibri.ensemble_space import ensemble_space
 from comfyui_calibri.calibri.evaluation import Sample
 from comfyui_calibri.nodes.calibrate import CalibriCalibrate
 from comfyui_calibri.nodes.conditioning import signature, stack
@@ -96,7 +97,7 @@ def test_a_picture_does_not_depend_on_its_batch(family: str, clip: CLIP, newest:
     text_encoder: Any = clip
     if family in MASKED:
         text_encoder = MaskingClip(clip, pads=MASKED[family])
-    space = coefficient_space(backbone_of(model), "gate")
+    space = ensemble_space(coefficient_space(backbone_of(model), "gate"))
     judge = ComfyEvaluator(model, text_encoder, vae, Brightness(), space, SETTINGS, PROMPTS)
     vectors = 1.0 + 0.3 * np.random.default_rng(0).standard_normal((2, len(space.names)))
     together = np.full((2, len(BUCKET)), np.nan)
@@ -115,7 +116,7 @@ def test_the_picture_is_the_frame_that_ksampler_draws(family: str, clip: CLIP) -
     import nodes
 
     model, vae = make(family)
-    space = coefficient_space(backbone_of(model), "block")
+    space = ensemble_space(coefficient_space(backbone_of(model), "block"))
     judge = ComfyEvaluator(model, clip, vae, Brightness(), space, SETTINGS, PROMPTS)
     (reward,) = judge.run(((0, 1),), space.identity[None], BUCKET)
     positive, negative = (

@@ -16,7 +16,8 @@ from comfy.k_diffusion.sampling import default_noise_sampler
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP, VAE
 
-from comfyui_calibri.calibri.coefficients import CoefficientSpace, coefficient_space
+from comfyui_calibri.calibri.coefficients import coefficient_space
+from comfyui_calibri.calibri.ensemble_space import EnsembleSpace, ensemble_space
 from comfyui_calibri.calibri.evaluation import BatchTooLargeError, Sample
 from comfyui_calibri.nodes.noise import check_sampler, initial_noise, keeps_rows_apart
 from comfyui_calibri.nodes.patching import backbone_of, diffusion_model
@@ -57,18 +58,18 @@ def model() -> ModelPatcher:
 
 
 @pytest.fixture(scope="module")
-def space(model: ModelPatcher) -> CoefficientSpace:
-    return coefficient_space(backbone_of(model), "gate")
+def space(model: ModelPatcher) -> EnsembleSpace:
+    return ensemble_space(coefficient_space(backbone_of(model), "gate"))
 
 
 @pytest.fixture(scope="module")
-def vectors(space: CoefficientSpace) -> np.ndarray:
+def vectors(space: EnsembleSpace) -> np.ndarray:
     random = np.random.default_rng(0)
     return 1.0 + 0.3 * random.standard_normal((3, len(space.names)))
 
 
 def evaluator(
-    model: ModelPatcher, clip: CLIP, vae: VAE, space: CoefficientSpace, **changes: Any
+    model: ModelPatcher, clip: CLIP, vae: VAE, space: EnsembleSpace, **changes: Any
 ) -> ComfyEvaluator:
     settings = replace(SETTINGS, **changes)
     return ComfyEvaluator(model, clip, vae, Brightness(), space, settings, PROMPTS)
@@ -84,7 +85,7 @@ def rewards(judge: ComfyEvaluator, vectors: np.ndarray, batches: Sequence[Any]) 
 
 
 def test_plan_holds_each_pair_once_in_batches_of_equal_shapes(
-    model: ModelPatcher, clip: CLIP, vae: VAE, space: CoefficientSpace
+    model: ModelPatcher, clip: CLIP, vae: VAE, space: EnsembleSpace
 ) -> None:
     batches = evaluator(model, clip, vae, space).plan(3, BUCKET)
     pairs = [pair for batch in batches for pair in batch]
@@ -100,7 +101,7 @@ def test_rewards_do_not_depend_on_the_batch(
     model: ModelPatcher,
     clip: CLIP,
     vae: VAE,
-    space: CoefficientSpace,
+    space: EnsembleSpace,
     vectors: np.ndarray,
     sampler: str,
     cfg: float,
@@ -121,7 +122,7 @@ def adds_one_to_the_seed() -> bool:
 
 @pytest.mark.parametrize("sampler", ["euler", "euler_ancestral", "dpmpp_2m_sde"])
 def test_an_image_is_the_one_ksampler_draws_with_that_seed(
-    model: ModelPatcher, clip: CLIP, vae: VAE, space: CoefficientSpace, sampler: str
+    model: ModelPatcher, clip: CLIP, vae: VAE, space: EnsembleSpace, sampler: str
 ) -> None:
     if sampler == "euler_ancestral" and not adds_one_to_the_seed():
         pytest.skip("this ComfyUI draws the sampler's noise from the seed of the initial noise")
@@ -136,7 +137,7 @@ def test_an_image_is_the_one_ksampler_draws_with_that_seed(
 
 
 def test_guidance_reaches_the_model(
-    model: ModelPatcher, clip: CLIP, vae: VAE, space: CoefficientSpace
+    model: ModelPatcher, clip: CLIP, vae: VAE, space: EnsembleSpace
 ) -> None:
     low, high = (
         evaluator(model, clip, vae, space, guidance=value).run(
@@ -182,7 +183,7 @@ def test_sampler_that_draws_its_own_noise_for_a_batch_is_refused(
 
 
 def test_out_of_memory_asks_for_halves_and_rewards_stay(
-    model: ModelPatcher, clip: CLIP, vae: VAE, space: CoefficientSpace, vectors: np.ndarray
+    model: ModelPatcher, clip: CLIP, vae: VAE, space: EnsembleSpace, vectors: np.ndarray
 ) -> None:
     judge = evaluator(model, clip, vae, space)
     batch = tuple((c, p) for p in (0, 1) for c in range(3))
@@ -205,7 +206,7 @@ def test_out_of_memory_asks_for_halves_and_rewards_stay(
 
 
 def test_reward_in_half_precision_that_runs_out_of_memory_is_halved_too(
-    model: ModelPatcher, clip: CLIP, vae: VAE, space: CoefficientSpace
+    model: ModelPatcher, clip: CLIP, vae: VAE, space: EnsembleSpace
 ) -> None:
     class Large(Brightness):
         def score(self, images: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
@@ -222,7 +223,7 @@ def test_reward_in_half_precision_that_runs_out_of_memory_is_halved_too(
 
 
 def test_one_image_too_large_for_memory_says_what_to_do(
-    model: ModelPatcher, clip: CLIP, vae: VAE, space: CoefficientSpace
+    model: ModelPatcher, clip: CLIP, vae: VAE, space: EnsembleSpace
 ) -> None:
     judge = evaluator(model, clip, vae, space)
 
@@ -238,7 +239,7 @@ def test_one_image_too_large_for_memory_says_what_to_do(
 
 
 def test_cancel_takes_effect_within_a_batch(
-    model: ModelPatcher, clip: CLIP, vae: VAE, space: CoefficientSpace
+    model: ModelPatcher, clip: CLIP, vae: VAE, space: EnsembleSpace
 ) -> None:
     judge = evaluator(model, clip, vae, space, steps=20)
     calls = 0
@@ -270,20 +271,20 @@ def test_sizes_the_model_cannot_make_are_refused_before_sampling(
     clip: CLIP, vae: VAE, family: str, size: tuple[int, int], problem: str
 ) -> None:
     model = make_model(family)
-    space = coefficient_space(backbone_of(model), "block")
+    space = ensemble_space(coefficient_space(backbone_of(model), "block"))
     with pytest.raises(ValueError, match=problem):
         evaluator(model, clip, vae, space, width=size[0], height=size[1])
 
 
 def test_largest_size_of_sd3_works(clip: CLIP, vae: VAE) -> None:
     model = make_model("sd3")
-    space = coefficient_space(backbone_of(model), "block")
+    space = ensemble_space(coefficient_space(backbone_of(model), "block"))
     judge = evaluator(model, clip, vae, space, width=256, height=256, steps=1)
     assert np.isfinite(judge.run(((0, 0),), space.identity[None], BUCKET)).all()
 
 
 def test_vae_of_another_latent_is_refused(
-    model: ModelPatcher, clip: CLIP, space: CoefficientSpace
+    model: ModelPatcher, clip: CLIP, space: EnsembleSpace
 ) -> None:
     wrong = make_vae(latent_channels=4)
     with pytest.raises(ValueError, match="4 channels but the model takes 16"):

@@ -85,7 +85,7 @@ def test_calibrate_leaves_a_preset_a_report_and_pictures(
     assert saved
     with safe_open(saved[-1], "numpy") as preset:
         coefficients = preset.get_tensor("coefficients")
-    assert coefficients.shape == (1, len(numbers["recommended"]["coefficients"]))
+    assert coefficients.shape == (1, len(numbers["recommended"]["members"][0]["coefficients"]))
     assert np.isfinite(coefficients).all()
     _assert_before_and_after(client, server, prompt, result, same=(coefficients == 1).all())
 

@@ -7,10 +7,11 @@ import numpy as np
 from comfyui_calibri.calibri.backbones import Backbone, Tap
 from comfyui_calibri.calibri.calibration import RunConfig, calibrate
 from comfyui_calibri.calibri.coefficients import coefficient_space
+from comfyui_calibri.calibri.ensemble_space import ensemble_space
 from comfyui_calibri.calibri.evaluation import BatchTooLargeError
 from comfyui_calibri.calibri.journal import Journal
 
-SPACE = coefficient_space(
+COEFFICIENTS = coefficient_space(
     Backbone(
         "flux",
         {"double": 2, "single": 3},
@@ -24,6 +25,7 @@ SPACE = coefficient_space(
     ),
     "gate",
 )
+SPACE = ensemble_space(COEFFICIENTS)
 CONFIG = RunConfig(
     prompts=tuple(f"a {n}" for n in range(7)),
     validation_prompts=("x", "y", "z"),

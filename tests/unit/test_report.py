@@ -43,8 +43,9 @@ def test_the_numbers_are_the_runs(finished):
     assert report["validations"][0]["gain"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
     assert report["gain"]["low"] <= report["gain"]["mean"] <= report["gain"]["high"]
     assert report["after"]["mean"] == outcome.after.mean
-    names = list(report["recommended"]["coefficients"])
-    assert names == list(SPACE.names)
+    (member,) = report["recommended"]["members"]
+    assert list(member["coefficients"]) == list(SPACE.names)
+    assert member["weight"] == 1.0
     assert sum(row["recommended"] for row in report["finalists"]) == 1
     finalists = len(outcome.finalists)
     assert report["counts"]["evaluations"] == 5 * 16 + 4 + finalists + 2
@@ -90,10 +91,8 @@ def test_every_granularity_and_second_attention_is_drawn(finished, granularity):
     space = coefficient_space(Backbone("sd3", {"joint": 60}, taps), granularity)
 
     def draw(vector):
-        coefficients = space.named(vector)
-        return draw_report(
-            {**report, "recommended": {"generation": 0, "coefficients": coefficients}}
-        )
+        members = [{"weight": 1.0, "coefficients": space.named(vector)}]
+        return draw_report({**report, "recommended": {"generation": 0, "members": members}})
 
     vector = np.linspace(-1, 2, len(space.names))
     changed = vector.copy()

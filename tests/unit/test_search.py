@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from comfyui_calibri.calibri.search import PROFILES, AntitheticSearch, create_search
+from comfyui_calibri.calibri.search import PROFILES, create_search
 
 SIZE = 57
 IDENTITY, LOWER, UPPER = np.ones(SIZE), np.full(SIZE, -1.0), np.full(SIZE, 2.0)
@@ -102,7 +102,7 @@ def test_pairs_mirror_each_other():
 
 
 def test_default_moves_away_from_a_bound():
-    searched = AntitheticSearch(UPPER, LOWER, UPPER, seed=1)
+    searched = create_search("default", UPPER, LOWER, UPPER, seed=1)
     for _ in range(40):
         searched.tell(-searched.ask().sum(axis=1))
     assert searched.mean.mean() < 1.7

@@ -1,0 +1,28 @@
+"""How a report's picture looks: its colours and Matplotlib settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+INK, FAINT, GRID = "#1f2937", "#6b7280", "#e5e7eb"
+TRAINING, VALIDATION, PICK = "#2563eb", "#059669", "#dc2626"
+STREAMS = {"image": "#2563eb", "text": "#d97706", "joint": "#0d9488", "": "#475569"}
+BRANCH_STRENGTH = {"mlp": 0.5, "attention2": 0.75}  # opacity; other branches are solid
+STYLE: Any = {
+    "font.size": 10,
+    "text.parse_math": False,  # a prompt may hold dollar signs
+    "text.color": INK,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": FAINT,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+}
