@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from .gain_layer import GainLayer
 
 WRAPPER_KEY = "calibri"
-# ComfyUI's own wrappers of the model: they know predictions by uuid, or look at none.
-HARMLESS_WRAPPERS = frozenset({WRAPPER_KEY, "torch.compile", "easycache"})
+# Wrappers of the model that do not care whose rows are whose.
+HARMLESS_WRAPPERS = frozenset({WRAPPER_KEY, "torch.compile"})
 # In transformer_options: which member each entry of `cond_or_uncond` belongs to.
 MEMBERS = "calibri_members"
 
@@ -182,10 +182,17 @@ def _others_know_no_members(model_options: dict[str, Any]) -> bool:
         return False
     wrappers = options.get("wrappers", {})
     return not any(
-        key not in HARMLESS_WRAPPERS and found
+        found and not _is_harmless(key, options)
         for kind in (WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL)
         for key, found in wrappers.get(kind, {}).items()
     )
+
+
+def _is_harmless(key: str, transformer_options: dict[str, Any]) -> bool:
+    if key == "easycache":
+        # It knows predictions by their uuids; v0.3.64's adds those of a batch to each other.
+        return hasattr(transformer_options.get("easycache"), "can_apply_cache_diff")
+    return key in HARMLESS_WRAPPERS
 
 
 def _base(model: BaseModel, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:

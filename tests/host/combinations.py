@@ -183,18 +183,15 @@ def sample(
     negative: list[Any],
     cfg: float = SCALE,
     sigmas: Tensor = SIGMAS,
+    rows: int = 2,
 ) -> Tensor:
-    """Two pictures' latents [2, 16, 8, 8] of ComfyUI's CFGGuider with Euler's method."""
+    """Latents [rows, 16, 8, 8] of ComfyUI's CFGGuider with Euler's method."""
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(positive, negative)
     guider.set_cfg(cfg)
-    return run(guider, sigmas)
-
-
-def run(guider: comfy.samplers.CFGGuider, sigmas: Tensor = SIGMAS) -> Tensor:
     result: Tensor = guider.sample(
-        noise(),
-        torch.zeros(2, 16, 8, 8),
+        noise(rows),
+        torch.zeros(rows, 16, 8, 8),
         comfy.samplers.sampler_object("euler"),
         sigmas,
         disable_pbar=True,
