@@ -32,20 +32,25 @@ class GainTaps:
         taps_of: dict[str, list[int]] = {}
         for position, tap in enumerate(backbone.taps):
             taps_of.setdefault(tap.module, []).append(position)
+        # Modules of equal chunks stand side by side: one unbind makes the factors of them all.
+        modules_of: dict[int, list[str]] = {}
+        for path, positions in taps_of.items():
+            modules_of.setdefault(backbone.taps[positions[0]].chunks, []).append(path)
         self._modules: list[_TappedModule] = []
         columns = [0] * self._count  # for each tap, its column among all modules' chunks
-        width = 0
-        for path, positions in taps_of.items():
-            taps = [backbone.taps[position] for position in positions]
-            for position, tap in zip(positions, taps, strict=True):
-                columns[position] = width + tap.chunk
-            self._modules.append(_TappedModule(model.get_submodule(path), taps[0]))
-            width += taps[0].chunks
+        self._width = 0
+        for chunks, paths in modules_of.items():
+            for path in paths:
+                for position in taps_of[path]:
+                    columns[position] = self._width + backbone.taps[position].chunk
+                tap = backbone.taps[taps_of[path][0]]
+                self._modules.append(_TappedModule(model.get_submodule(path), tap))
+                self._width += chunks
+        self._alike = [(chunks, len(paths)) for chunks, paths in modules_of.items()]
         # Compiled code that is handed a TanhGates applies its gains twice.
         blocks = {tap.module.rpartition(".")[0] for tap in backbone.taps if tap.tanh}
         self._blocks = [_UncompiledModule(model.get_submodule(path)) for path in sorted(blocks)]
         self._columns = torch.tensor(columns)
-        self._chunks = [tapped.chunks for tapped in self._modules]
         self._active = False
 
     @contextmanager
@@ -69,14 +74,7 @@ class GainTaps:
                 "The taps already scale a call of this model: leave that one first, or multiply "
                 "both gains and scale once."
             )
-        # Once per call of the whole model, for all its modules: chunks that are no gate get 1.
-        if self._columns.device != gains.device:
-            self._columns = self._columns.to(gains.device)
-        gains = gains.to(torch.float32)
-        factors = gains.new_ones(gains.shape[0], sum(self._chunks)).index_copy(
-            1, self._columns, gains
-        )
-        per_module = torch.split(factors, self._chunks, dim=1)
+        factors = self._factors(gains)
         self._active = True
         entered: list[_ReplacedForward] = []
         kept = {name: getattr(self.model, name) for name in self._caches}
@@ -86,7 +84,7 @@ class GainTaps:
             for block in self._blocks:
                 entered.append(block)
                 block.enter()
-            for tapped, factor in zip(self._modules, per_module, strict=True):
+            for tapped, factor in zip(self._modules, factors, strict=True):
                 entered.append(tapped)
                 tapped.factor = factor
                 tapped.enter()
@@ -97,6 +95,25 @@ class GainTaps:
             for name, cache in kept.items():
                 setattr(self.model, name, cache)
             self._active = False
+
+    def _factors(self, gains: Tensor) -> list[Tensor]:
+        """What each module is multiplied by: [chunks, 1] or, for B samples, [B, 1, chunks, 1].
+
+        Once per call of the whole model, for all its modules. Chunks that are no gate get 1.
+        """
+        if self._columns.device != gains.device:
+            self._columns = self._columns.to(gains.device)
+        gains = gains.to(torch.float32)
+        samples = gains.shape[0]
+        every = gains.new_ones(samples, self._width).index_copy(1, self._columns, gains)
+        widths = [chunks * modules for chunks, modules in self._alike]
+        factors: list[Tensor] = []
+        for (chunks, modules), part in zip(self._alike, every.split(widths, dim=1), strict=True):
+            if samples == 1:
+                factors += part.view(modules, chunks, 1).unbind(0)
+            else:
+                factors += part.view(samples, modules, 1, chunks, 1).unbind(1)
+        return factors
 
 
 class _ReplacedForward:
@@ -148,7 +165,7 @@ class _TappedModule(_ReplacedForward):
         self.rows = tap.rows
         self.tanh = tap.tanh
         self.path = tap.module
-        self.factor: Tensor | None = None  # [B, chunks] float32 during a call
+        self.factor: Tensor | None = None  # float32 during a call, shaped by GainTaps._factors
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The module's output [..., chunks * H] with each chunk multiplied by its factor."""
@@ -162,47 +179,49 @@ class _TappedModule(_ReplacedForward):
         return self._scaled(output, factor)
 
     def _scaled(self, output: Tensor, factor: Tensor) -> Tensor:
-        if factor.shape[0] != 1:
-            factor = self._for_rows(factor, output.shape[self.axis])
         if factor.device != output.device:
             factor = factor.to(output.device)
+        if factor.ndim != 2:
+            factor = self._for_rows(factor, output)
         if self.tanh:
-            return TanhGates.carrying(output, factor)
+            return TanhGates.carrying(output, factor.view(-1, self.chunks))
+        chunked = output
+        if self.chunks != 1:
+            width = output.shape[-1] // (self.chunks * self.repeats)
+            chunked = output.view(output.shape[0], -1, self.chunks, width)
         # Type promotion makes the products float32 for half-precision outputs.
-        if self.chunks == 1:
-            shape = [1] * output.ndim
-            shape[self.axis] = factor.shape[0]
-            factor = factor.view(shape)
-            if self._own_forward is None and not output.requires_grad:
-                # Fresh from the module: in place, an output of any size needs no more memory.
-                return output.mul_(factor)
-            return (output * factor).to(output.dtype)
-        rows, width = output.shape[0], output.shape[-1] // (self.chunks * self.repeats)
-        if self.repeats > 1 and self._own_forward is None and not output.requires_grad:
-            # Gates of each pixel: as large as the stream itself, so in place as above.
-            output.view(rows, -1, self.chunks, width).mul_(factor[:, None, :, None])
+        if self._own_forward is None and not output.requires_grad:
+            # Fresh from the module: in place, an output of any size needs no more memory.
+            chunked.mul_(factor)
             return output
-        product = output.reshape(rows, -1, self.chunks, width) * factor[:, None, :, None]
-        return product.reshape(output.shape).to(output.dtype)
+        return (chunked * factor).to(output.dtype).view(output.shape)
 
-    def _for_rows(self, factor: Tensor, rows: int) -> Tensor:
-        """The factors [B, chunks] as [rows, chunks], where rows hold the samples once or more."""
-        samples = factor.shape[0]
+    def _for_rows(self, factor: Tensor, output: Tensor) -> Tensor:
+        """The factors of B samples for the output's rows, which hold each sample once or more.
+
+        [rows, 1, chunks, 1]; for a whole output, rows along its axis and 1 along the others.
+        """
+        samples, rows = factor.shape[0], output.shape[self.axis]
         if self.rows == PACKED:
             raise ValueError(
                 f"{self.path} computes all samples of a call together but there are gains "
                 f"for {samples} samples: pass one row of gains, or call the model for each sample."
             )
-        if rows == samples:
-            return factor
         if rows % samples:
             raise ValueError(
                 f"{self.path} has {rows} rows but there are gains for {samples} samples: "
                 "pass one row of gains, or one for each sample."
             )
-        if self.rows == INTERLEAVED:
-            return factor.repeat_interleave(rows // samples, dim=0)
-        return factor.repeat(rows // samples, 1)
+        if rows != samples:
+            times = rows // samples
+            # Not repeat_interleave, which asks the device for sizes in some versions of PyTorch.
+            lie = (1, times, 1) if self.rows == INTERLEAVED else (times, 1, 1)
+            factor = factor.view(samples, 1, self.chunks).repeat(*lie).view(rows, 1, -1, 1)
+        if self.chunks != 1:
+            return factor
+        shape = [1] * output.ndim
+        shape[self.axis] = rows
+        return factor.view(shape)
 
     def leave(self) -> None:
         self.factor = None
