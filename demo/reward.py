@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ..rewards.protocol import Card
 from .prompts import parse
 from .scenes import BACKGROUNDS, COLOURS, IMAGE_SIZE, MIN_OFFSET, SHAPES, SIZES, Description, Noun
 
@@ -94,9 +95,22 @@ class DemoReward:
 
     name = "demo reward"
     differentiable = True
+    card = Card(
+        meaning="how surely a 64 x 64 picture shows what a prompt in the demo's words says",
+        typical=(-3.0, -0.1),
+        licence="Apache-2.0",
+        memory=1_600_000,
+        size=IMAGE_SIZE,
+        bounds=(float("-inf"), 0.0),
+    )
 
     def __init__(self, detector: Detector) -> None:
         self.detector = detector.eval().requires_grad_(False)
+
+    @property
+    def network(self) -> nn.Module:
+        """The detector."""
+        return self.detector
 
     @classmethod
     def load(cls, path: str | Path) -> DemoReward:

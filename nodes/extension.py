@@ -7,11 +7,13 @@ from comfy_api.latest import ComfyExtension, io
 from . import folders
 from .apply import CalibriApply
 from .calibrate import CalibriCalibrate
+from .combine_rewards import CalibriCombineRewards, CalibriRewardFloor
 from .demo import CalibriLoadDemoTextEncoder
 from .official import CalibriExportCheckpoint, CalibriImportCheckpoint
 from .presets import CalibriLoadPreset, CalibriSavePreset
 from .prompts import CalibriPromptSet
-from .rewards import CalibriDemoReward
+from .rewards import CalibriDemoReward, CalibriLoadReward
+from .scoring import CalibriPickBest, CalibriScoreImages
 
 
 class CalibriExtension(ComfyExtension):
@@ -23,11 +25,16 @@ class CalibriExtension(ComfyExtension):
         return [
             CalibriApply,
             CalibriCalibrate,
+            CalibriCombineRewards,
             CalibriDemoReward,
             CalibriExportCheckpoint,
             CalibriImportCheckpoint,
             CalibriLoadDemoTextEncoder,
             CalibriLoadPreset,
+            CalibriLoadReward,
+            CalibriPickBest,
             CalibriPromptSet,
+            CalibriRewardFloor,
             CalibriSavePreset,
+            CalibriScoreImages,
         ]

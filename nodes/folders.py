@@ -11,6 +11,8 @@ from pathlib import Path, PureWindowsPath
 import folder_paths
 
 PRESETS = "calibri"
+REWARDS = "reward"
+REWARD_SUFFIXES = {".safetensors", ".pt", ".pth", ".bin"}
 # Before the names of files that a node lists from two folders.
 IN_INPUT, IN_MODELS = "input/", "models/calibri/"
 DEMO_WEIGHTS = Path(__file__).resolve().parents[1] / "demo" / "weights"
@@ -18,11 +20,16 @@ DEMO_REWARD = DEMO_WEIGHTS / "reward" / "calibri-demo-reward.safetensors"
 
 
 def register() -> None:
-    """Make `models/calibri` known, and let the stock loaders see the demo's files."""
+    """Make `models/calibri` and `models/reward` known; the stock loaders see the demo's files."""
     own = Path(folder_paths.models_dir) / PRESETS
     folder_paths.add_model_folder_path(PRESETS, str(own), is_default=True)
     paths, _ = folder_paths.folder_names_and_paths[PRESETS]
     folder_paths.folder_names_and_paths[PRESETS] = (paths, {".safetensors"})
+    rewards = Path(folder_paths.models_dir) / REWARDS
+    folder_paths.add_model_folder_path(REWARDS, str(rewards), is_default=True)
+    paths, suffixes = folder_paths.folder_names_and_paths[REWARDS]
+    # Another pack may have named the folder first.
+    folder_paths.folder_names_and_paths[REWARDS] = (paths, set(suffixes) | REWARD_SUFFIXES)
     for folder in (PRESETS, "diffusion_models", "vae", "text_encoders"):
         if (DEMO_WEIGHTS / folder).is_dir():
             folder_paths.add_model_folder_path(folder, str(DEMO_WEIGHTS / folder))

@@ -1,10 +1,18 @@
-"""Rewards as nodes."""
+"""Rewards as nodes. Nothing of a reward is in memory before it scores its first images."""
 
 from __future__ import annotations
 
+import dataclasses
+from typing import TYPE_CHECKING
+
 from comfy_api.latest import io
 
-from . import folders, sockets
+from ..rewards import catalogue
+from . import folders, reward_files, sockets
+from .messages import show_on_node
+
+if TYPE_CHECKING:
+    from .managed_reward import ManagedReward
 
 
 class CalibriDemoReward(io.ComfyNode):
@@ -24,10 +32,99 @@ class CalibriDemoReward(io.ComfyNode):
     @classmethod
     def execute(cls) -> io.NodeOutput:
         from ..demo.reward import DemoReward
+        from .managed_reward import ManagedReward
 
         if not folders.DEMO_REWARD.is_file():
             raise ValueError(
                 f"The demo's reward is not at {folders.DEMO_REWARD}; restore it with "
                 "'git checkout demo/weights' in the pack's folder."
             )
-        return io.NodeOutput(DemoReward.load(folders.DEMO_REWARD))
+        return io.NodeOutput(
+            ManagedReward(
+                DemoReward.name,
+                DemoReward.card,
+                lambda: DemoReward.load(folders.DEMO_REWARD),
+                rows=None,
+            )
+        )
+
+
+class CalibriLoadReward(io.ComfyNode):
+    """A published reward model from files in models/reward."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        with_clips = reward_files.listed(reward_files.WITH_IMAGE_TOWER)
+        return io.Schema(
+            node_id="CalibriLoadReward",
+            display_name="Load Reward",
+            category="Calibri/rewards",
+            description="A published model that scores images: for Calibrate, Score Images and "
+            "Pick Best. Its files belong into models/reward; nothing is downloaded. It loads when "
+            "it scores its first image.",
+            inputs=[
+                io.Combo.Input(
+                    "reward",
+                    options=list(catalogue.KINDS),
+                    tooltip="ImageReward, PickScore, HPSv2.1 and HPSv2: what people prefer for a "
+                    "prompt. CLIPScore: how well image and prompt fit. LAION aesthetic: how "
+                    "pleasing an image is, without its prompt.",
+                ),
+                io.Combo.Input(
+                    "file",
+                    options=[reward_files.AUTO, *with_clips],
+                    tooltip="auto: the published file, by its name, in models/reward. CLIPScore "
+                    "takes any whole CLIP, also from models/text_encoders.",
+                ),
+                sockets.advanced(
+                    io.Combo.Input(
+                        "clip",
+                        options=[reward_files.AUTO, *with_clips],
+                        tooltip="For LAION aesthetic: OpenAI's ViT-L/14, whole or its image tower, "
+                        "from models/reward, clip_vision or text_encoders.",
+                    )
+                ),
+            ],
+            outputs=[sockets.Reward.Output(display_name="reward")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, reward: str, file: str, clip: str = reward_files.AUTO) -> io.NodeOutput:
+        made = _published(reward, file, clip)
+        card = made.card
+        show_on_node(
+            cls.hidden,
+            f"{made.name}: {card.meaning}. Higher is better, typically {card.typical[0]:g} to "
+            f"{card.typical[1]:g}. Licence: {card.licence}. {card.memory / 1e9:.1f} GB.",
+        )
+        return io.NodeOutput(made)
+
+
+def _published(kind: str, file: str, clip: str) -> ManagedReward:
+    """The reward `kind` of the files of those names; ValueError where one is missing."""
+    from ..rewards.aesthetic import Aesthetic
+    from ..rewards.clip_rewards import CLIPScore, HPSv2, PickScore
+    from ..rewards.imagereward import ImageReward
+    from .managed_reward import ManagedReward
+
+    if kind not in catalogue.KINDS:
+        known = ", ".join(catalogue.KINDS)
+        raise ValueError(f"There is no reward {kind!r}; choose one of {known}.")
+    entry = catalogue.KINDS[kind]
+    others = reward_files.WITH_CLIP if entry is catalogue.CLIP_SCORE else ()
+    path = reward_files.chosen(entry, file, others)
+    name = kind if entry.fits(f"{path.parent.name}/{path.name}") else f"{kind} ({path.stem})"
+    if entry is catalogue.IMAGE_REWARD:
+        words = reward_files.bert_vocabulary(path)
+        return ManagedReward(name, ImageReward.card, lambda: ImageReward.load(path, words))
+    if entry is catalogue.AESTHETIC:
+        tower = reward_files.chosen(catalogue.AESTHETIC_CLIP, clip, reward_files.WITH_IMAGE_TOWER)
+        return ManagedReward(name, Aesthetic.card, lambda: Aesthetic.load(path, tower))
+    words = reward_files.clip_vocabulary()
+    if entry is catalogue.PICK_SCORE:
+        return ManagedReward(name, PickScore.card, lambda: PickScore.load(path, words))
+    if entry is catalogue.CLIP_SCORE:
+        card = dataclasses.replace(CLIPScore.describe(), memory=path.stat().st_size)
+        return ManagedReward(CLIPScore.named(path), card, lambda: CLIPScore.load(path, words))
+    return ManagedReward(name, HPSv2.describe(), lambda: HPSv2.load(kind, path, words))

@@ -7,10 +7,28 @@ Implementations live beside this file or, for the demo's, in `demo/reward.py`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a person should know of a reward before they use it. Higher is always better.
+
+    `typical`: scores of a poor and of a good image. `bounds`: no score lies outside. `memory`:
+    bytes of the loaded weights. `size`: pixels along the side of what the network sees; images of
+    another size are scaled to it; None where there is no such size.
+    """
+
+    meaning: str
+    typical: tuple[float, float]
+    licence: str
+    memory: int
+    size: int | None
+    bounds: tuple[float, float] = (float("-inf"), float("inf"))
 
 
 @runtime_checkable
@@ -25,9 +43,22 @@ class Reward(Protocol):
     def differentiable(self) -> bool:
         """Whether gradients flow from `score` back to the images."""
 
+    @property
+    def card(self) -> Card:
+        """Range and meaning, licence and needs."""
+
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Score `images` [B, H, W, 3], float in 0..1, against one prompt each: [B] floats.
 
         A row's score depends on that row alone. Raises ValueError with a sentence that says the
         mend where a prompt or an image size is not one the reward understands.
         """
+
+
+@runtime_checkable
+class NetworkReward(Reward, Protocol):
+    """A reward that is one network: whoever holds it moves `network`, and `score` follows."""
+
+    @property
+    def network(self) -> nn.Module:
+        """All of the reward's weights; `score` computes on their device."""
