@@ -1,21 +1,25 @@
-"""Calibrated against plain sampling on the demo model, in one process.
+"""Whole sampling runs of the demo model, calibrated against plain, in one process.
 
     python -m comfyui_calibri.benchmarks.overhead
 
-Plain and calibrated runs of ComfyUI's sampler alternate, so that a machine that slows down slows
-both. Prints one JSON line per batch size: the ratio of the median times (1.0 is free).
+Everything that ComfyUI does in a run is in the times; `scaling.py` compares single model calls.
+Prints one JSON line per batch size: the ratio (1.0 is free) as `paired.py` measures it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import time
+from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 
 from ..experiments.host import load_demo
+from .paired import cpu_clock, paired_ratio
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
 
 BATCHES = (1, 8, 32)
 
@@ -43,27 +47,28 @@ def main() -> None:
     for batch in BATCHES:
         latent = torch.zeros(batch, 16, 8, 8)
         noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(0))
-        seconds: dict[str, list[float]] = {name: [] for name in models}
-        for repeat in range(options.repeats + 2):
-            for name, model in models.items():
-                started = time.perf_counter()
-                comfy.sample.sample(
-                    model,
-                    noise,
-                    options.steps,
-                    options.cfg,
-                    "euler",
-                    "simple",
-                    positive,
-                    negative,
-                    latent,
-                    disable_pbar=True,
-                    seed=0,
-                )
-                if repeat >= 2:  # the first two load and warm up
-                    seconds[name].append(time.perf_counter() - started)
-        medians = {name: statistics.median(times) for name, times in seconds.items()}
-        ratio = medians["calibrated"] / medians["plain"]
+
+        def sample(model: ModelPatcher, noise: torch.Tensor, latent: torch.Tensor) -> None:
+            comfy.sample.sample(
+                model,
+                noise,
+                options.steps,
+                options.cfg,
+                "euler",
+                "simple",
+                positive,
+                negative,
+                latent,
+                disable_pbar=True,
+                seed=0,
+            )
+
+        ratio = paired_ratio(
+            partial(sample, models["plain"], noise, latent),
+            partial(sample, models["calibrated"], noise, latent),
+            options.repeats,
+            clock=cpu_clock(),
+        )
         print(
             json.dumps(
                 {
@@ -72,9 +77,10 @@ def main() -> None:
                     "steps": options.steps,
                     "cfg": options.cfg,
                     "threads": options.threads,
-                    "ratio": round(ratio, 4),
-                    "plain_ms": round(1000 * medians["plain"], 2),
-                    "calibrated_ms": round(1000 * medians["calibrated"], 2),
+                    "ratio": round(ratio.median, 4),
+                    "interval": [round(ratio.low, 4), round(ratio.high, 4)],
+                    "plain_ms": round(ratio.plain_ms, 2),
+                    "calibrated_ms": round(ratio.other_ms, 2),
                 }
             ),
             flush=True,

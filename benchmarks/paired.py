@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 RESAMPLES = 2000
 WARM_UP = 3  # pairs: allocators, caches, autotuning
@@ -26,6 +27,14 @@ class Ratio:
     plain_ms: float  # median of one call
     other_ms: float
     pairs: int
+
+
+def cpu_clock() -> Callable[[], float]:
+    """Seconds for work on the CPU.
+
+    Where one thread does all of it, its own time, which leaves out what other processes take.
+    """
+    return time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
 
 
 def paired_ratio(

@@ -23,7 +23,7 @@ import torch
 
 from ..experiments.host import start_comfyui
 from .footprint import peak_bytes, synchronisations, values_read
-from .paired import paired_ratio
+from .paired import cpu_clock, paired_ratio
 
 if TYPE_CHECKING:
     from .random_models import Shape
@@ -42,6 +42,7 @@ class Case:
     rows: bool = False  # gains of its own for each row of the batch, as in a search
     range: bool = False  # start and end percent: the preset acts in part of sampling
     dtype: torch.dtype = torch.float32
+    control: bool = False  # plain against plain: what the machine's noise does to a ratio
 
 
 def cpu_cases() -> list[Case]:
@@ -51,7 +52,8 @@ def cpu_cases() -> list[Case]:
     compute = flux(4, 8, heads=6, head=64, side=32, text=64)
     blocks = flux(19, 38, heads=2, head=32, side=8, text=8)
     return [
-        Case("FLUX, 4+8 blocks, hidden 384", compute, 1.01, 40),
+        Case("FLUX, 4+8 blocks, hidden 384, plain again", compute, None, 60, control=True),
+        Case("FLUX, 4+8 blocks, hidden 384", compute, 1.01, 60),
         Case("FLUX, 4+8 blocks, hidden 384, bf16", compute, 1.01, 20, dtype=torch.bfloat16),
         Case(
             "Wan, 12 blocks, hidden 384 (whole outputs)",
@@ -80,6 +82,7 @@ def cuda_cases() -> list[Case]:
     video = wan(30, heads=12, head=128, ffn=8960, frames=5, side=60, text=512)
     half = torch.bfloat16
     return [
+        Case("FLUX.1-dev, plain again", dev, None, 20, dtype=half, control=True),
         Case("FLUX.1-dev, 1024 x 1024", dev, 1.01, 20, dtype=half),
         Case("FLUX.1-dev, in part of sampling", dev, 1.01, 20, range=True, dtype=half),
         Case("Wan 2.1 1.3B, 17 frames of 480 x 480 (whole outputs)", video, 1.01, 20, dtype=half),
@@ -104,14 +107,12 @@ def measure(case: Case, device: torch.device) -> dict[str, Any]:
         options = {"cond_or_uncond": [0], "wrappers": patcher.wrappers}
         return lambda: model.model.apply_model(**inputs, transformer_options=options)
 
-    plain, other = call(model), call(calibrated)
+    plain, other = call(model), call(model if case.control else calibrated)
     if device.type == "cuda":
         ratio = paired_ratio(plain, other, case.pairs, torch.cuda.synchronize)
         waits = synchronisations
     else:
-        # One thread does all the work: its own time leaves out what other processes take.
-        clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
-        ratio = paired_ratio(plain, other, case.pairs, clock=clock)
+        ratio = paired_ratio(plain, other, case.pairs, clock=cpu_clock())
         waits = values_read
     return {
         "case": case.name,
@@ -198,6 +199,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("PyTorch finds no CUDA device here: leave --device away to measure the CPU.")
     torch.set_num_threads(options.threads)
     start_comfyui(cpu=options.device == "cpu")
     if not options.json:
