@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 if TYPE_CHECKING:
     from comfy_server import ComfyServer
@@ -24,6 +24,8 @@ FLAGS = (
     "--disable-sync",
 )
 PAGE_SECONDS = 120
+# A busy machine shows a thumbnail later than Playwright's five seconds.
+expect.set_options(timeout=PAGE_SECONDS * 1000)
 
 
 @pytest.fixture(scope="session")
