@@ -7,7 +7,7 @@ untouched, and `torch.compile` sees the change, which it does not for forward ho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -51,7 +51,12 @@ class GainTaps:
         blocks = {tap.module.rpartition(".")[0] for tap in backbone.taps if tap.tanh}
         self._blocks = [_UncompiledModule(model.get_submodule(path)) for path in sorted(blocks)]
         self._columns = torch.tensor(columns)
+        self._links = _links(model, taps_of)
         self._active = False
+
+    def still_fit(self) -> bool:
+        """Whether the modules are still the model's: another pack may have put in its own."""
+        return all(children.get(name) is child for children, name, child in self._links)
 
     @contextmanager
     def scaled(self, gains: Tensor) -> Iterator[None]:
@@ -75,9 +80,9 @@ class GainTaps:
                 "both gains and scale once."
             )
         factors = self._factors(gains)
-        self._active = True
         entered: list[_ReplacedForward] = []
         kept = {name: getattr(self.model, name) for name in self._caches}
+        self._active = True
         try:
             for name in kept:
                 setattr(self.model, name, [])
@@ -114,6 +119,20 @@ class GainTaps:
             else:
                 factors += part.view(samples, modules, 1, chunks, 1).unbind(1)
         return factors
+
+
+def _links(
+    model: nn.Module, paths: Iterable[str]
+) -> list[tuple[dict[str, nn.Module | None], str, nn.Module]]:
+    """Each step from the model to a tapped module: its parent's children, its name, itself."""
+    links: dict[str, tuple[dict[str, nn.Module | None], str, nn.Module]] = {}
+    for path in paths:
+        parent, names = model, path.split(".")
+        for depth, name in enumerate(names, start=1):
+            child = parent.get_submodule(name)
+            links[".".join(names[:depth])] = (parent._modules, name, child)
+            parent = child
+    return list(links.values())
 
 
 class _ReplacedForward:

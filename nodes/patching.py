@@ -181,6 +181,6 @@ def _taps_of(model: BaseModel) -> GainTaps:
     with _taps_lock:
         module = _uncovered(model.diffusion_model)
         taps = _taps.get(model)
-        if taps is None or taps.model is not module:
+        if taps is None or taps.model is not module or not taps.still_fit():
             taps = _taps[model] = GainTaps(module, read_backbone(module))
         return taps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -210,3 +211,17 @@ def test_weight_patches_act_as_on_the_plain_model(model: ModelPatcher, clip: CLI
     assert not torch.equal(plain, sample(model, clip))
     assert torch.equal(sample(calibrated(patched, 1.0), clip), plain)
     assert not torch.allclose(sample(calibrated(patched), clip), sample(calibrated(model), clip))
+
+
+def test_a_block_that_another_pack_puts_in_is_scaled_too(model: ModelPatcher, clip: CLIP) -> None:
+    """An equal copy of a block gives equal pictures, in its clone and in those without it."""
+    scaled = calibrated(model)
+    expected = sample(scaled, clip)
+    container = next(
+        name for name, _ in diffusion_model(model).named_children() if "blocks" in name
+    )
+    path = f"diffusion_model.{container}.0"
+    other = scaled.clone()
+    other.add_object_patch(path, copy.deepcopy(model.get_model_object(path)))
+    for patcher in (other, scaled, other):
+        assert torch.equal(sample(patcher, clip), expected)
