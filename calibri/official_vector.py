@@ -8,8 +8,8 @@ A vector is a JSON file that describes the model, the mode and the flat coeffici
 from __future__ import annotations
 
 import json
-import math
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,7 +164,8 @@ class _Fields:
 
 
 def _is_finite(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < math.inf
+    # Not below infinity: an integer of 400 digits is that, and no float.
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
