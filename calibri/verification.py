@@ -48,12 +48,15 @@ class Verification:
 
     layout: OfficialLayout
     output: Comparison
-    # The identity's output against the plain model's, where the vector has both.
+    # The identity's output against the same model's without taps: equal to the last bit.
+    identity: Comparison
+    # And against the recorded output of the plain model, where the vector has it.
     plain: Comparison | None
 
     @property
     def agrees(self) -> bool:
-        return self.output.agrees and (self.plain is None or self.plain.agrees)
+        found = (self.output, self.identity, *([] if self.plain is None else [self.plain]))
+        return all(comparison.agrees for comparison in found)
 
 
 def verify(vector: OfficialVector) -> Verification:
@@ -89,10 +92,16 @@ def verify(vector: OfficialVector) -> Verification:
         coefficient_space(backbone, layout.granularity),
     )
     outputs = [_run(vector, layout, caller, *solution) for solution in solutions]
+    identity = outputs[1] if vector.identity is not None else caller({}, vector.inputs)
     plain = None
     if vector.identity is not None and vector.plain_output is not None:
-        plain = _compare(outputs[1], vector.plain_output)
-    return Verification(layout, _compare(outputs[0], vector.output), plain)
+        plain = _compare(identity, vector.plain_output)
+    return Verification(
+        layout,
+        output=_compare(outputs[0], vector.output),
+        identity=Comparison(_largest_difference(identity, caller.predict(vector.inputs)), 0.0),
+        plain=plain,
+    )
 
 
 @dataclass(frozen=True)
@@ -107,8 +116,13 @@ class _Caller:
         # Not CoefficientSpace.vector: the official code sets no bounds where it applies a vector.
         coefficients = np.array([member.get(name, 1.0) for name in self.space.names])
         gains = torch.from_numpy(self.space.expand(coefficients[None]))
+        with self.taps.scaled(gains):
+            return self.predict(inputs)
+
+    def predict(self, inputs: Mapping[str, Any]) -> Tensor:
+        """The output under the taps that are entered: the model's own where none are."""
         try:
-            with torch.inference_mode(), self.taps.scaled(gains):
+            with torch.inference_mode():
                 output: Tensor = self.model(**inputs, return_dict=False)[0]
         except Exception as error:  # whatever diffusers raises for inputs that do not fit
             raise OfficialVectorError(
@@ -195,8 +209,12 @@ def _compare(output: Tensor, recorded: Tensor) -> Comparison:
             f"The recorded output has shape {tuple(recorded.shape)} but the model gives "
             f"{tuple(output.shape)}: use the files as they were recorded."
         )
-    difference = (output.double() - recorded.double()).abs().max()
-    return Comparison(float(difference), TOLERANCE * float(recorded.double().abs().max()))
+    bound = TOLERANCE * float(recorded.double().abs().max())
+    return Comparison(_largest_difference(output, recorded), bound)
+
+
+def _largest_difference(one: Tensor, other: Tensor) -> float:
+    return float((one.double() - other.double()).abs().max())
 
 
 def _count(blocks: Mapping[str, int]) -> str:

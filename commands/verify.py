@@ -51,7 +51,9 @@ def _describe(vector: Path, found: Verification) -> str:
         f"largest absolute difference: {_compared(found.output)}",
     ]
     if found.plain is not None:
-        lines.append(f"identity against the plain model: {_compared(found.plain)}")
+        lines.append(f"identity against the recorded plain model: {_compared(found.plain)}")
+    if not found.identity.agrees:
+        lines.append(f"identity against the model without taps: {_compared(found.identity)}")
     lines.append("agrees" if found.agrees else "DIFFERS")
     return "\n".join(lines)
 
