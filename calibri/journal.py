@@ -3,13 +3,14 @@
 It holds the configuration, every evaluation's vectors, samples and batches, each batch's rewards
 as soon as they are known, and what happened to the run. The search's state is not in it: it is
 recomputed from these rows (`calibration.py`), so a run that was killed continues as if it had not
-been. One process writes at a time; others may read meanwhile.
+been. One process writes at a time, from any of its threads; others may read meanwhile.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -77,6 +78,7 @@ class Journal:
         self.path = path
         self._database = database
         self._lock = lock
+        self._one_thread = threading.RLock()
 
     @classmethod
     def open(cls, path: Path | str) -> Journal:
@@ -198,19 +200,17 @@ class Journal:
 
     def evaluation(self, role: str, generation: int) -> Evaluation | None:
         """The evaluation of this role and generation, None if it was not begun."""
-        found = self.evaluations(role, generation)
+        found = self._evaluations("WHERE role = ? AND generation = ?", (role, generation))
         return found[0] if found else None
 
-    def evaluations(
-        self, role: str | None = None, generation: int | None = None
-    ) -> list[Evaluation]:
-        """All evaluations, or those of a role and generation, in the order they were begun."""
-        rows = self._rows(
-            "SELECT id, role, generation, candidates, vectors, bucket FROM evaluations "
-            "WHERE role = ifnull(?, role) AND generation = ifnull(?, generation) ORDER BY id",
-            (role, generation),
-        )
-        return [self._evaluation(row) for row in rows]
+    def evaluations(self, role: str | None = None) -> list[Evaluation]:
+        """All evaluations, or those of a role, in the order they were begun."""
+        return self._evaluations("WHERE role = ifnull(?, role)", (role,))
+
+    def has_evaluation(self, role: str, generation: int) -> bool:
+        """Whether the evaluation of this role and generation was begun."""
+        query = "SELECT 1 FROM evaluations WHERE role = ? AND generation = ?"
+        return bool(self._rows(query, (role, generation)))
 
     def events(self) -> list[Event]:
         """All events, oldest first."""
@@ -221,6 +221,14 @@ class Journal:
         """The smallest number of images known not to fit in memory at once."""
         smallest: int | None = self._rows("SELECT min(too_large) FROM plans")[0][0]
         return smallest
+
+    def _evaluations(self, which: str, values: Sequence[object]) -> list[Evaluation]:
+        rows = self._rows(
+            "SELECT id, role, generation, candidates, vectors, bucket FROM evaluations "
+            f"{which} ORDER BY id",
+            values,
+        )
+        return [self._evaluation(row) for row in rows]
 
     def _evaluation(self, row: tuple[Any, ...]) -> Evaluation:
         key, role, generation, candidates, vectors, bucket = row
@@ -248,12 +256,12 @@ class Journal:
         )
 
     def _rows(self, query: str, values: Sequence[object] = ()) -> list[Any]:
-        with explained(self.path):
+        with self._one_thread, explained(self.path):
             return self._database.execute(query, values).fetchall()
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        with explained(self.path):
+        with self._one_thread, explained(self.path):
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield self._database

@@ -31,6 +31,13 @@ _TABLES = {
 }
 
 
+# Without them reading one evaluation reads all results. Older journals get them when they go on.
+_INDICES = {
+    "results_of_evaluation": "results (evaluation)",
+    "plans_of_evaluation": "plans (evaluation)",
+}
+
+
 class JournalError(RuntimeError):
     """The journal cannot be opened, written, or continued with what was given."""
 
@@ -38,7 +45,10 @@ class JournalError(RuntimeError):
 def connect(path: Path, uri: str) -> sqlite3.Connection:
     """Open the database of a SQLite URI; transactions are begun by hand."""
     with explained(path):
-        return sqlite3.connect(uri, uri=True, timeout=10, isolation_level=None)
+        # `Journal` lets one thread at a time use it.
+        return sqlite3.connect(
+            uri, uri=True, timeout=10, isolation_level=None, check_same_thread=False
+        )
 
 
 def lock_for_writing(path: Path) -> sqlite3.Connection:
@@ -60,6 +70,7 @@ def create_tables(path: Path, database: sqlite3.Connection) -> None:
     """Make an empty file a journal; raises JournalError for a file that is something else."""
     if database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
         check_version(path, database)
+        _create_indices(database)
         return
     database.execute("BEGIN IMMEDIATE")
     for table, columns in _TABLES.items():
@@ -69,8 +80,14 @@ def create_tables(path: Path, database: sqlite3.Connection) -> None:
                 f"CREATE TRIGGER no_{change.lower()}_{table} BEFORE {change} ON {table} "
                 "BEGIN SELECT RAISE(ABORT, 'a journal only grows'); END"
             )
+    _create_indices(database)
     database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     database.execute("COMMIT")
+
+
+def _create_indices(database: sqlite3.Connection) -> None:
+    for name, columns in _INDICES.items():
+        database.execute(f"CREATE INDEX IF NOT EXISTS {name} ON {columns}")
 
 
 def check_version(path: Path, database: sqlite3.Connection) -> None:

@@ -1,0 +1,205 @@
+"""The course of a calibration: which evaluation comes next, and what follows from its rewards.
+
+One generation asks the search for candidates, wants them evaluated on a bucket of training prompts
+with shared noise, and tells the search their mean rewards. Every `validate_every` generations the
+distribution's mean is validated on held-out prompts. At the end `selection.py` picks among
+finalists on new noise, and the gain is measured on noise that no choice has seen.
+
+`Course.steps` is a generator that asks for evaluations and computes nothing that costs images, so
+whoever answers it (`session.py`) may take the answers from the journal, or take days over one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .configuration import RunConfig
+from .evaluation import Floats, Sample, training_bucket
+from .journal import Evaluation
+from .outcome import Best, GenerationSummary, Outcome
+from .search import Search, create_search
+from .selection import (
+    START,
+    VALIDATED_FINALISTS,
+    Finalist,
+    bootstrap_interval,
+    finalist_generations,
+    prompt_means,
+)
+
+if TYPE_CHECKING:
+    from .ensemble_space import EnsembleSpace
+
+
+@dataclass(frozen=True)
+class Request:
+    """An evaluation that the course needs: `vectors` [K, N] on the samples of `bucket`."""
+
+    role: str
+    generation: int
+    vectors: Floats
+    bucket: tuple[Sample, ...]
+
+
+Steps = Generator[Request | GenerationSummary, Evaluation | None, Outcome]
+"""Is sent the whole evaluation after a Request, None after a GenerationSummary; returns."""
+
+
+class Course:
+    """One run's course. `begun(generation)` says whether the journal has begun that generation.
+
+    `concluded` may be set at any time: no generation is begun after that but the first.
+    """
+
+    def __init__(
+        self, config: RunConfig, space: EnsembleSpace, begun: Callable[[int], bool]
+    ) -> None:
+        self._config = config
+        self._space = space
+        self._begun = begun
+        self.concluded = False
+        self.generation = 0
+        """The one that runs, or that the search ended with."""
+        self.search_ended = False
+        self._seconds = 0.0
+        self._means: dict[int, Floats] = {0: space.identity}
+        if space.warm:
+            self._means[START] = space.start
+        self._validation: dict[int, float] = {}
+        self._prompt_means: dict[int, Floats] = {}
+        self._best: Best | None = None
+        self._history: list[GenerationSummary] = []
+        self._search: Search = create_search(
+            config.profile, space.start, space.lower, space.upper, config.seed, space.deviation
+        )
+
+    def steps(self) -> Steps:
+        """The run, step by step. A generation's Request that is sent None ends the search."""
+        config, search = self._config, self._search
+        yield from self._validate(0)
+        while self._goes_on(self.generation):
+            self.generation += 1
+            generation = self.generation
+            bucket = training_bucket(
+                config.seed, generation, len(config.prompts), config.bucket_size
+            )
+            evaluated = yield Request("generation", generation, search.ask(), bucket)
+            if evaluated is None:
+                self.generation -= 1
+                break
+            self._seconds += evaluated.seconds
+            rewards = evaluated.rewards.mean(axis=1)
+            sigma = search.sigma
+            search.tell(rewards)
+            self._means[generation] = search.mean.copy()
+            if generation % config.validate_every == 0:
+                yield from self._validate(generation)
+            summary = GenerationSummary(
+                generation=generation,
+                generations=config.generations,
+                mean=float(rewards.mean()),
+                std=float(rewards.std()),
+                best=float(rewards.max()),
+                worst=float(rewards.min()),
+                sigma=sigma,
+                vector=self._means[generation],
+                validation=self._validation.get(generation),
+                seconds=evaluated.seconds,
+            )
+            self._history.append(summary)
+            yield summary
+        self.search_ended = True
+        if self.generation not in self._validation:
+            yield from self._validate(self.generation)
+        return (yield from self._finish(self.generation))
+
+    def images(self) -> int:
+        """Images of the whole run, at most: fewer where a time budget or a conclusion ends it."""
+        config = self._config
+        held_out = len(config.validation_prompts) * config.images_per_prompt
+        last = self.generation if self.search_ended else config.generations
+        validations = 1 + -(-last // config.validate_every)
+        begun = 1 if self._space.warm else 0
+        finalists = 2 + begun + min(VALIDATED_FINALISTS, max(validations - 2, 0))
+        return (
+            last * self._search.population * config.bucket_size
+            + (validations + begun + finalists + 2) * held_out
+        )
+
+    def best(self) -> Best | None:
+        """The best validated mean so far, None before the first validation is whole."""
+        if not self._validation:
+            return None
+        generation = min(self._validation, key=lambda g: (-self._validation[g], abs(g)))
+        if self._best is None or self._best.generation != generation:
+            gains = self._prompt_means[generation] - self._prompt_means[0]
+            self._best = Best(
+                generation=generation,
+                vector=self._means[generation],
+                reward=self._validation[generation],
+                plain=self._validation[0],
+                gain=bootstrap_interval(gains, self._config.seed),
+            )
+        return self._best
+
+    def _goes_on(self, generation: int) -> bool:
+        """Whether another generation follows: one the journal began, or one in the budget."""
+        config = self._config
+        if self._begun(generation + 1):
+            return True
+        in_time = config.max_seconds is None or self._seconds < config.max_seconds
+        in_budget = generation < config.generations and in_time
+        return generation == 0 or (in_budget and not self.concluded)
+
+    def _validate(self, generation: int) -> Generator[Request, Evaluation | None, None]:
+        validated = list(self._means) if generation == 0 else [generation]
+        means = np.stack([self._means[g] for g in validated])
+        bucket = self._config.validation_samples()
+        evaluated = yield from _ask(Request("validation", generation, means, bucket))
+        self._seconds += evaluated.seconds
+        for g, rewards in zip(validated, evaluated.rewards, strict=True):
+            self._prompt_means[g] = prompt_means(rewards, bucket)
+            self._validation[g] = float(rewards.mean())
+
+    def _finish(self, last: int) -> Generator[Request, Evaluation | None, Outcome]:
+        """Pick among the finalists of a search of `last` generations and measure the gain."""
+        config, seed = self._config, self._config.seed
+        generations = finalist_generations(self._validation, last)
+        vectors = np.stack([self._means[generation] for generation in generations])
+        selection = yield from _ask(
+            Request("selection", last, vectors, config.selection_samples(last))
+        )
+        scores = selection.rewards.mean(axis=1)
+        pick = int(scores.argmax())
+
+        bucket = config.confirmation_samples(last)
+        compared = selection.vectors[[0, pick] if pick else [0]]
+        confirmation = yield from _ask(Request("confirmation", last, compared, bucket))
+        before = prompt_means(confirmation.rewards[0], bucket)
+        after = prompt_means(confirmation.rewards[-1], bucket)
+        return Outcome(
+            vector=compared[-1],
+            generation=generations[pick],
+            generations=last,
+            before=bootstrap_interval(before, seed),
+            after=bootstrap_interval(after, seed),
+            gain=bootstrap_interval(after - before, seed),
+            finalists=tuple(
+                Finalist(generation, vector, self._validation[generation], float(score))
+                for generation, vector, score in zip(
+                    generations, selection.vectors, scores, strict=True
+                )
+            ),
+            history=tuple(self._history),
+        )
+
+
+def _ask(request: Request) -> Generator[Request, Evaluation | None, Evaluation]:
+    """An evaluation that there is no way around."""
+    evaluated = yield request
+    assert evaluated is not None
+    return evaluated

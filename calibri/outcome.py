@@ -1,0 +1,62 @@
+"""What a calibration tells: each generation as it ends, the best so far, and what it recommends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .evaluation import Floats
+from .selection import Finalist, Interval
+
+
+@dataclass(frozen=True)
+class GenerationSummary:
+    """One generation: the spread of its candidates' mean rewards, and the mean it moved to."""
+
+    generation: int
+    generations: int
+    mean: float
+    std: float
+    best: float
+    worst: float
+    sigma: float
+    vector: Floats
+    validation: float | None
+    """Mean validation reward of `vector`, where this generation was validated."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Best:
+    """The mean that validation liked best so far; generations are named as in `Outcome`.
+
+    A promise, not a result: it was chosen on the samples that `gain` is measured on.
+    """
+
+    generation: int
+    vector: Floats
+    reward: float
+    """Mean validation reward of `vector`."""
+    plain: float
+    """The plain model's on the same samples."""
+    gain: Interval
+    """Paired, over prompts."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run recommends: `vector`, the search's mean after `generation`.
+
+    Generation 0 is the identity: the search found nothing better. START is the preset that it began
+    at, where that was the best. `before`, `after` and the
+    paired `gain` are mean rewards on confirmation samples, with intervals over prompts.
+    """
+
+    vector: Floats
+    generation: int
+    generations: int
+    before: Interval
+    after: Interval
+    gain: Interval
+    finalists: tuple[Finalist, ...]
+    history: tuple[GenerationSummary, ...]
+    """Every generation, those of earlier sessions included."""
