@@ -87,15 +87,7 @@ class ComfyServer:
         for name in ("base/custom_nodes", "base/models", "user", "input", "output", "temp"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         link_folder(self.folder / "base" / "custom_nodes" / PACK, ROOT)
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                self._command(),
-                cwd=self.comfyui,
-                env=environment_variables(PYTHONUNBUFFERED="1"),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+        self._launch()
         try:
             self._wait_until_it_answers()
         except BaseException:
@@ -143,6 +135,17 @@ class ComfyServer:
             *(["--cpu"] if self.cpu else []),
             *self.options,
         ]
+
+    def _launch(self) -> None:
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                self._command(),
+                cwd=self.comfyui,
+                env=environment_variables(PYTHONUNBUFFERED="1"),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
 
     def _wait_until_it_answers(self) -> None:
         assert self.process is not None

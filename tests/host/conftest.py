@@ -26,7 +26,9 @@ args.cpu = True
 args.base_directory = _folders.name
 (Path(_folders.name) / "custom_nodes").mkdir()
 
-from .dits.fixtures import case, model  # noqa: E402, F401 - fixtures for all of tests/host
+# Fixtures for all of tests/host.
+from .background_fixtures import demo, fork_server, start_server  # noqa: E402, F401
+from .dits.fixtures import case, model  # noqa: E402, F401
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,107 @@
+"""Another pack's nodes in the servers of the background tests: a reward that can go wrong.
+
+ComfyUI loads this file from custom_nodes; the tests copy it there.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+import torch
+
+
+class Card:
+    """What a reward says of itself."""
+
+    meaning = "how light an image is, those of red prompts less"
+    typical = (0.0, 1.0)
+    bounds = (0.0, 1.0)
+    licence = "Apache-2.0"
+    memory = 0
+    size = None
+
+
+class Lightness:
+    """Likes light pictures; `trouble` in input/trouble.json says what it suffers from.
+
+    {"at": n, "kind": k}: from its n-th call on it fails, as long as the file is there: "gone"
+    raises, "nan" scores nothing, "memory" is out of memory for more than `rows` images. "seconds"
+    is how long each call takes.
+    """
+
+    name = "lightness"
+    differentiable = True
+    card = Card()
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def score(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+        trouble = _trouble()
+        self.calls += 1
+        time.sleep(trouble.get("seconds", 0.0))
+        scores = images.mean(dim=(1, 2, 3)) * torch.tensor(
+            [0.5 if "red" in prompt else 1.0 for prompt in prompts]
+        )
+        if self.calls < trouble.get("at", float("inf")):
+            return scores
+        if trouble["kind"] == "gone":
+            raise RuntimeError("The reward's server has gone away.")
+        if trouble["kind"] == "memory" and len(images) > trouble["rows"]:
+            raise torch.OutOfMemoryError("No memory for so many images.")
+        return scores * float("nan") if trouble["kind"] == "nan" else scores
+
+
+class CalibriTestReward:
+    """Gives the reward."""
+
+    RETURN_TYPES = ("CALIBRI_REWARD",)
+    FUNCTION = "make"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {}}
+
+    def make(self) -> tuple[Lightness]:
+        return (Lightness(),)
+
+
+class CalibriTestCounter:
+    """A node with a hidden UNIQUE_ID and state of its own: says how often it was executed."""
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "count"
+    CATEGORY = "tests"
+
+    def __init__(self) -> None:
+        self.executed = 0
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"model": ("MODEL",)}, "hidden": {"unique_id": "UNIQUE_ID"}}
+
+    def count(self, model: Any, unique_id: str) -> tuple[Any]:
+        self.executed += 1
+        with (Path(folder_paths.get_output_directory()) / "counted.txt").open("a") as file:
+            file.write(f"{unique_id} {self.executed}\n")
+        return (model,)
+
+
+def _trouble() -> dict[str, Any]:
+    file = Path(folder_paths.get_input_directory()) / "trouble.json"
+    try:
+        found: dict[str, Any] = json.loads(file.read_text())
+    except FileNotFoundError:
+        return {}
+    return found
+
+
+NODE_CLASS_MAPPINGS = {
+    "CalibriTestReward": CalibriTestReward,
+    "CalibriTestCounter": CalibriTestCounter,
+}
