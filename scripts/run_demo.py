@@ -36,14 +36,14 @@ def main(comfyui: Path, generations: int | None, port: int, keep_server: bool) -
     try:
         client = ComfyClient(server.url)
         with step(f"Calibrating; ComfyUI's page shows it as well: {server.url}"):
-            prompt = client.prompt_from_workflow(find_workflow("calibrate"))
+            prompt = client.prompt_from_workflow(find_workflow("- calibrate"))
             if generations is not None:
                 set_input(prompt, "CalibriCalibrate", "generations", generations)
             began = time.time()
             calibrated = client.run(prompt, Progress(prompt), SECONDS).outputs
             presets = files_since(server.models / "calibri", began)
         with step("Generating with the preset"):
-            prompt = client.prompt_from_workflow(find_workflow("generate"))
+            prompt = client.prompt_from_workflow(find_workflow("generate with a preset"))
             for preset in presets:
                 name = preset.relative_to(server.models / "calibri").as_posix()
                 set_input(prompt, "CalibriLoadPreset", "preset_name", name)
@@ -57,12 +57,12 @@ def main(comfyui: Path, generations: int | None, port: int, keep_server: bool) -
         server.stop()
 
 
-def find_workflow(word: str) -> Path:
-    """The example workflow whose name contains `word`; SetupError unless there is exactly one."""
-    found = [file for file in (ROOT / "workflows").glob("*.json") if word in file.stem.lower()]
+def find_workflow(ending: str) -> Path:
+    """The example workflow whose name ends in `ending`; SetupError unless there is exactly one."""
+    found = [file for file in (ROOT / "workflows").glob("*.json") if file.stem.endswith(ending)]
     if len(found) != 1:
         raise SetupError(
-            f"{ROOT / 'workflows'} holds {len(found)} workflows named like {word!r}, not one: "
+            f"{ROOT / 'workflows'} holds {len(found)} workflows named like {ending!r}, not one: "
             "restore the folder with git checkout workflows."
         )
     return found[0]

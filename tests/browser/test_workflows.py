@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,25 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import Page, expect
 
+from .canvas import open_workflow, press_run, set_widgets
+
 if TYPE_CHECKING:
     from comfy_client import ComfyClient
 
-WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 DEMO_PRESET = "calibri-demo.safetensors"
 RUN_SECONDS = 120  # on two busy cores; a few on idle ones
 CALIBRATE = "app.graph.nodes.find(node => node.type === 'CalibriCalibrate')"
-
-
-def open_workflow(page: Page, word: str) -> None:
-    """Load the workflow whose name contains `word`, as its template does."""
-    (file,) = (file for file in WORKFLOWS.glob("*.json") if word in file.stem)
-    workflow = json.loads(file.read_text(encoding="utf-8"))
-    page.evaluate("workflow => app.loadGraphData(workflow)", workflow)
-    page.wait_for_function(f"() => app.graph.nodes.length === {len(workflow['nodes'])}")
-
-
-def press_run(page: Page) -> None:
-    page.get_by_test_id("queue-button").click()
 
 
 def wait_until_idle(client: ComfyClient) -> None:
@@ -43,7 +31,7 @@ def wait_until_idle(client: ComfyClient) -> None:
 
 
 def test_the_preset_list_holds_the_demos(page: Page) -> None:
-    open_workflow(page, "generate")
+    open_workflow(page, "generate with a preset")
     listed = page.evaluate(
         "() => app.graph.nodes.find(node => node.type === 'CalibriLoadPreset')"
         ".widgets.find(widget => widget.name === 'preset_name').options.values"
@@ -52,7 +40,7 @@ def test_the_preset_list_holds_the_demos(page: Page) -> None:
 
 
 def test_run_shows_plain_and_calibrated_pictures(page: Page, client: ComfyClient) -> None:
-    open_workflow(page, "generate")
+    open_workflow(page, "generate with a preset")
     press_run(page)
     page.wait_for_function(
         "() => app.graph.nodes.filter(node => node.type === 'SaveImage')"
@@ -66,18 +54,10 @@ def test_run_shows_plain_and_calibrated_pictures(page: Page, client: ComfyClient
 def test_calibrate_shows_its_progress_and_stops_when_cancelled(
     page: Page, client: ComfyClient
 ) -> None:
-    open_workflow(page, "calibrate")
+    open_workflow(page, "- calibrate")
     # Generations so short that the first preview comes soon, and more than one waits for.
-    page.evaluate(
-        f"""() => {{
-            const values = {{generations: 1000, bucket_size: 1, run_name: 'cancelled'}};
-            for (const widget of {CALIBRATE}.widgets)
-                if (widget.name in values) widget.value = values[widget.name];
-            for (const node of app.graph.nodes)
-                if (node.type === 'CalibriPromptSet')
-                    node.widgets.find(widget => widget.name === 'count').value = 4;
-        }}"""
-    )
+    set_widgets(page, "CalibriCalibrate", generations=1000, bucket_size=1, run_name="cancelled")
+    set_widgets(page, "CalibriPromptSet", count=4)
     press_run(page)
     page.wait_for_function(f"() => {CALIBRATE}.progress > 0", timeout=RUN_SECONDS * 1000)
     page.wait_for_function(
@@ -91,7 +71,7 @@ def test_calibrate_shows_its_progress_and_stops_when_cancelled(
 
 
 def test_a_nodes_help_is_its_page_of_the_docs(page: Page, root: Path) -> None:
-    open_workflow(page, "calibrate")
+    open_workflow(page, "- calibrate")
     page.evaluate(f"() => app.canvas.selectNode({CALIBRATE})")
     page.get_by_test_id("info-button").click()
     words = (root / "web" / "docs" / "CalibriCalibrate.md").read_text(encoding="utf-8")

@@ -57,7 +57,7 @@ def test_its_nodes_do_not_lie_on_each_other(file: Path) -> None:
 def test_generate_shows_plain_and_calibrated_pictures(
     client: ComfyClient, server: ComfyServer
 ) -> None:
-    prompt = client.prompt_from_workflow(_workflow("generate"))
+    prompt = client.prompt_from_workflow(_workflow("generate with a preset"))
     result = client.run(prompt)
     _assert_before_and_after(client, server, prompt, result)
 
@@ -66,7 +66,7 @@ def test_generate_shows_plain_and_calibrated_pictures(
 def test_calibrate_leaves_a_preset_a_report_and_pictures(
     client: ComfyClient, server: ComfyServer
 ) -> None:
-    prompt = client.prompt_from_workflow(_workflow("calibrate"))
+    prompt = client.prompt_from_workflow(_workflow("- calibrate"))
     # As it stands it takes minutes: the least that still is a whole calibration.
     node = _only(prompt, "CalibriCalibrate")
     prompt[node]["inputs"].update(generations=1, bucket_size=2, run_name="workflow")
@@ -120,8 +120,8 @@ def _pictures(client: ComfyClient, result: PromptResult, node: str) -> list[np.n
     ]
 
 
-def _workflow(word: str) -> Path:
-    (found,) = (file for file in WORKFLOWS if word in file.stem)
+def _workflow(ending: str) -> Path:
+    (found,) = (file for file in WORKFLOWS if file.stem.endswith(ending))
     return found
 
 
