@@ -118,7 +118,7 @@ def _oldest(machine: Machine) -> tuple[str, str]:
         )
     # It uses requests and had it from transformers 4.
     folder = ROOT / f".venv-{OLDEST_SUPPORTED}"
-    python = project_environment(folder, comfyui, ["test"], also=["requests"])
+    python = project_environment(folder, comfyui, ["test", "diffusers"], also=["requests"])
     where = {"COMFYUI_PATH": str(comfyui)}
     return _pytest("oldest", python, ["tests/host", "-m", "oldest", *machine.pytest_options], where)
 

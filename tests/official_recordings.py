@@ -81,13 +81,15 @@ RECORDINGS = (
     ),
     Recording("sd35_guided_with_a_third_member", "sd3", (3.0, -2.5, 9.0), mode="cfg", changes=SD35),
     Recording("sd3_guided_without_negative_weight", "sd3", (3.0, 0.0), mode="cfg"),
-    Recording("qwen", "qwen", (1.25,)),
-    Recording("qwen_of_three", "qwen", (1.5, -0.5, 0.25)),
-    Recording("qwen_guided", "qwen", (4.0, -3.0), mode="cfg"),
-    Recording("qwen_guided_unevenly", "qwen", (-2.0, 0.75), mode="cfg"),
-    Recording("qwen_guided_without_weight", "qwen", (0.0, 1.5), mode="cfg"),
-    Recording("qwen_guided_almost_without_weight", "qwen", (5e-6, 1.5), mode="cfg"),
-    Recording("qwen_silent", "qwen", (0.0, 0.0)),
+    Recording("qwen", "qwen", (1.25,), padded=True),
+    Recording("qwen_without_mask", "qwen", (-0.5, 1.25)),
+    Recording("qwen_guided_without_mask", "qwen", (4.0, -3.0), mode="cfg"),
+    Recording("qwen_of_three", "qwen", (1.5, -0.5, 0.25), padded=True),
+    Recording("qwen_guided", "qwen", (4.0, -3.0), mode="cfg", padded=True),
+    Recording("qwen_guided_unevenly", "qwen", (-2.0, 0.75), mode="cfg", padded=True),
+    Recording("qwen_guided_without_weight", "qwen", (0.0, 1.5), mode="cfg", padded=True),
+    Recording("qwen_guided_almost_without_weight", "qwen", (5e-6, 1.5), mode="cfg", padded=True),
+    Recording("qwen_silent", "qwen", (0.0, 0.0), padded=True),
 )
 
 
@@ -101,8 +103,8 @@ def write_vector(recording: Recording, folder: Path) -> Path:
     model = getattr(diffusers, name)(**config).eval().requires_grad_(False)
     draw_weights(model, generator)
     members = [draw_member(recording, config, generator) for _ in recording.weights]
-    inputs = draw_inputs(recording.backbone, config, generator, tokens=6)
-    negative = draw_inputs(recording.backbone, config, generator, tokens=5)
+    inputs = draw_inputs(recording, config, generator, tokens=6)
+    negative = draw_inputs(recording, config, generator, tokens=5)
     negative["hidden_states"] = inputs["hidden_states"]
     guided = recording.mode == "cfg"
     output = official_output(recording, model, members, inputs, negative)
@@ -190,7 +192,7 @@ def numbers(nested: Any) -> Iterator[float]:
 
 
 def draw_inputs(
-    backbone: str, config: dict[str, Any], generator: torch.Generator, tokens: int
+    recording: Recording, config: dict[str, Any], generator: torch.Generator, tokens: int
 ) -> dict[str, Tensor]:
     """A call for two samples with a prompt of `tokens`."""
 
@@ -199,12 +201,14 @@ def draw_inputs(
 
     inputs = {"encoder_hidden_states": draw(tokens, config["joint_attention_dim"])}
     timestep = torch.tensor([0.7, 0.3])
-    if backbone == "sd3":
+    if recording.backbone == "sd3":
         inputs["hidden_states"] = draw(config["in_channels"], 8, 8)
         return inputs | {"pooled_projections": draw(16), "timestep": 1000.0 * timestep}
     height, width = GRID
     inputs |= {"hidden_states": draw(height * width, config["in_channels"]), "timestep": timestep}
-    if backbone == "qwen":
+    if recording.backbone == "qwen" and not recording.padded:
+        return inputs
+    if recording.backbone == "qwen":
         mask = torch.ones(2, tokens, dtype=torch.int32)
         mask[1, tokens - 2 :] = 0
         return inputs | {"encoder_hidden_states_mask": mask}

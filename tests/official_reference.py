@@ -30,6 +30,7 @@ class Recording:
     granularity: str = "gate"
     mode: str = "ensemble"  # or "cfg": the second member sees the negative prompt
     changes: dict[str, Any] = field(default_factory=dict)  # to the class's configuration
+    padded: bool = False  # Qwen: one prompt is shorter, its padding masked
 
 
 def call(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:

@@ -57,7 +57,7 @@ def call_model(model: nn.Module, inputs: Mapping[str, Any], copies: int = 1) -> 
         return output
     _, height, width = inputs["img_shapes"][0][0]
     latents = _unpack(tile("hidden_states"), height, width)
-    mask = tile("encoder_hidden_states_mask")
+    mask = tile("encoder_hidden_states_mask") if "encoder_hidden_states_mask" in inputs else None
     return _pack(forward(latents, timestep, context, attention_mask=mask))
 
 

@@ -12,6 +12,8 @@ from comfyui_calibri.calibri.coefficients import GRANULARITIES, coefficient_spac
 
 from .dits import CASES
 
+pytestmark = pytest.mark.oldest
+
 # Block, layer, gate; the paper's and the official code's numbers.
 PUBLISHED = {
     "FLUX.1": (57, 76, 114),

@@ -1,5 +1,7 @@
 """docs/backbones.md counts what the models have.
 
+On the newest supported ComfyUI alone, whose classes the page lists: v0.3.64 lacks many of them.
+
 After a change of a family: `WRITE_DOCS=1 python -m pytest tests/host/test_backbone_table.py`.
 """
 

@@ -10,19 +10,21 @@ from torch import nn
 
 from .dits import CASES
 from .dits.case import ALL, SAMPLES, DitCase
-from .dits.fixtures import made
+from .dits.fixtures import made_or_skipped
 from .dits.gains import make_taps, random_gains
 
 # The first of each family: how a family is tapped is what matters to the compiler.
 ONE_OF_EACH = {case.family: case for case in reversed(CASES)}
 
 
-@pytest.mark.slow
+pytestmark = [pytest.mark.oldest, pytest.mark.slow]
+
+
 @pytest.mark.parametrize("family", sorted(ONE_OF_EACH))
-def test_compiled_model(family: str) -> None:
+def test_compiled_model(family: str, newest: bool) -> None:
     torch._dynamo.reset()
     case: DitCase = ONE_OF_EACH[family]
-    model = copy.deepcopy(made(case))
+    model = copy.deepcopy(made_or_skipped(case, newest))
     samples = 1 if case.one_gain_for_all else SAMPLES
     taps, plain = make_taps(model), case.call(model, ALL)
     covered = torch.compile(model, backend="eager")

@@ -1,4 +1,7 @@
-"""What a model keeps from call to call does not carry gains from one call into another."""
+"""What a model keeps from call to call does not carry gains from one call into another.
+
+Only HiDream-O1 keeps something, which v0.3.64 does not have.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Normalized Attention Guidance, whose patch mixes both prompts' attention in one batch."""
+"""Normalized Attention Guidance, whose patch mixes both prompts' attention in one batch.
+
+v0.3.64 does not have it.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,7 @@ def model() -> ModelPatcher:
 
 
 def nag(model: ModelPatcher) -> ModelPatcher:
-    from comfy_extras.nodes_nag import NAGuidance  # not in v0.3.64
+    from comfy_extras.nodes_nag import NAGuidance
 
     settings = {"nag_scale": 4.0, "nag_alpha": 0.5, "nag_tau": 1.5}
     patched: ModelPatcher = call(NAGuidance, model=model, **settings)

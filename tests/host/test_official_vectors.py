@@ -23,10 +23,13 @@ from comfyui_calibri.calibri.taps import GainTaps
 
 from ..official_folder import official_vectors
 from ..official_recordings import RECORDINGS, write_vector
+from ..official_reference import Recording
 from .official_models import call_model, make_model
 
+pytestmark = pytest.mark.oldest
+
 # What the official code does with weights of 0 is `verify`'s alone: nothing in ComfyUI does it.
-NAMES = [recording.name for recording in RECORDINGS if all(abs(w) > 0.1 for w in recording.weights)]
+OURS = [recording for recording in RECORDINGS if all(abs(w) > 0.1 for w in recording.weights)]
 
 
 def fits(path: Path) -> bool:
@@ -84,9 +87,10 @@ def check(path: Path) -> None:
         torch.testing.assert_close(found, recorded, rtol=0, atol=bound)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_recordings_of_the_reference(tmp_path: Path, name: str) -> None:
-    (recording,) = (recording for recording in RECORDINGS if recording.name == name)
+@pytest.mark.parametrize("recording", OURS, ids=lambda recording: recording.name)
+def test_recordings_of_the_reference(tmp_path: Path, recording: Recording, newest: bool) -> None:
+    if recording.padded and not newest:
+        pytest.skip("this ComfyUI's Qwen-Image does not look at a prompt's mask")
     check(write_vector(recording, tmp_path))
 
 

@@ -9,6 +9,8 @@ from comfyui_calibri.calibri.coefficients import GRANULARITIES, coefficient_spac
 
 from .dits import CASES
 
+pytestmark = pytest.mark.oldest
+
 SIZES = {name: make for case in CASES for name, make in case.sizes.items()}
 SUFFIX = " in diffusers"
 

@@ -23,6 +23,8 @@ from comfyui_location import find_comfyui
 
 from .. import reward_originals as small
 
+pytestmark = pytest.mark.oldest
+
 RECORDED = small.recordings()
 
 
