@@ -3,7 +3,7 @@
 A sample is one image to be made: a prompt and the seed of its noise. The noise belongs to (role,
 generation, prompt, image) and to nothing else, so every candidate of a generation sees the same
 noise and a picture does not depend on which batch it was made in. `Evaluator` turns candidates and
-samples into rewards; `batches.py` drives it through the journal.
+samples into rewards; `session.py` drives it through the journal.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Protocol
 
@@ -90,10 +91,15 @@ def training_bucket(seed: int, generation: int, prompts: int, size: int) -> tupl
     start = (generation - 1) * size
     chosen = []
     for turn in range(start // prompts, (start + size - 1) // prompts + 1):
-        order = sorted(range(prompts), key=lambda p: noise_seed(seed, "order", turn, p, 0))
+        order = _order(seed, turn, prompts)
         first = turn * prompts
         chosen += order[max(start - first, 0) : start + size - first]
     return samples(seed, "generation", generation, chosen)
+
+
+@lru_cache(maxsize=2)  # one pass lasts many generations, and a bucket may touch two
+def _order(seed: int, turn: int, prompts: int) -> tuple[int, ...]:
+    return tuple(sorted(range(prompts), key=lambda p: noise_seed(seed, "order", turn, p, 0)))
 
 
 def check_rewards(rewards: object, batch: Batch, reward: str, prompts: Sequence[str]) -> Floats:
