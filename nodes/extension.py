@@ -14,6 +14,7 @@ from .presets import CalibriLoadPreset, CalibriSavePreset
 from .prompts import CalibriPromptSet
 from .rewards import CalibriDemoReward, CalibriLoadReward
 from .scoring import CalibriPickBest, CalibriScoreImages
+from .workflow_reward import CalibriRewardInput, CalibriWorkflowReward
 
 
 class CalibriExtension(ComfyExtension):
@@ -35,6 +36,8 @@ class CalibriExtension(ComfyExtension):
             CalibriPickBest,
             CalibriPromptSet,
             CalibriRewardFloor,
+            CalibriRewardInput,
             CalibriSavePreset,
             CalibriScoreImages,
+            CalibriWorkflowReward,
         ]
