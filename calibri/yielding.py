@@ -31,17 +31,20 @@ class YieldDecision:
         self._steps: list[tuple[float, int]] = []  # (when, done)
         self._all_steps = 0
 
-    def batch_started(self, images: int) -> None:
+    def begin(self, images: int) -> None:
         """A batch of `images` begins."""
         self._images, self._started = images, self._clock()
         self._steps, self._all_steps = [], 0
 
     def step(self, done: int, steps: int) -> None:
         """The sampler has done `done` of `steps` steps of the running batch."""
-        self._steps.append((self._clock(), done))
-        self._all_steps = steps
+        if self._steps and done <= self._steps[-1][1]:
+            self._steps = []  # another pass of the sampler
+        if done > 0:
+            self._steps.append((self._clock(), done))
+            self._all_steps = steps
 
-    def batch_ended(self) -> None:
+    def end(self) -> None:
         """The running batch has its rewards."""
         now = self._clock()
         after = now - self._steps[-1][0] if self._steps else 0.0
@@ -52,19 +55,24 @@ class YieldDecision:
     def remaining(self) -> float:
         """Seconds until the running batch has its rewards, decoding and scoring included.
 
-        0 between batches, infinite in the first batch of all: nothing is known of its end.
+        0 between batches, infinite where nothing is known. In the first batch of all, decoding and
+        scoring are taken to last as long as sampling.
         """
         if not self._images:
             return 0.0
-        if not self._past:
-            return math.inf
-        seconds, after = self._expected()
-        now = self._clock()
-        if not self._steps or self._steps[-1][1] == self._steps[0][1]:
-            return max(seconds - (now - self._started), 0.0)
-        (first, before), (last, done) = self._steps[0], self._steps[-1]
-        pace = (last - first) / (done - before)
-        return max((self._all_steps - done) * pace + after - (now - last), 0.0)
+        now, left = self._clock(), math.inf
+        if self._past:
+            seconds, after = self._expected()
+            left = seconds - (now - self._started)
+        if self._steps:
+            (first, before), (last, done) = self._steps[0], self._steps[-1]
+            if not self._past:  # the model's loading counts as sampling here
+                first, before = self._started, 0
+                after = (last - first) / done * self._all_steps
+            if done > before:
+                pace = (last - first) / (done - before)
+                left = (self._all_steps - done) * pace + after - (now - last)
+        return max(left, 0.0)
 
     def at_once(self) -> bool:
         """Whether to leave the running batch, rather than end it, when somebody waits."""
