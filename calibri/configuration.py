@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .evaluation import Sample, samples
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
     from .ensemble_space import EnsembleSpace
 
 _BUDGET = ("generations", "max_seconds")
-_LIBRARIES = ("comfyui-calibri", "numpy", "cma", "torch")
+_LIBRARIES = ("numpy", "cma", "torch")
 
 
 class RunConfigError(ValueError):
@@ -27,8 +30,9 @@ class RunConfigError(ValueError):
 class RunConfig:
     """What one calibration run is; all of it but the budget stays as it was when the run began.
 
-    The budget is `generations` and `max_seconds`, wall time of the search without the final
-    selection; the search ends with the generation in which the first of them is reached.
+    The budget is `generations` and `max_seconds`, the seconds that the search's batches took,
+    without the final selection; the search ends with the generation in which the first of them is
+    reached.
     """
 
     prompts: tuple[str, ...]
@@ -100,11 +104,7 @@ def check_same_run(journal: Journal, config: RunConfig, space: EnsembleSpace) ->
     if held is None:
         journal.set_config(wanted)
         return False
-    changed = [
-        f"{name} ({_short(held.get(name))}, now {_short(wanted.get(name))})"
-        for name in sorted(held.keys() | wanted.keys())
-        if held.get(name) != wanted.get(name)
-    ]
+    changed = differing_settings(held, wanted)
     if changed:
         raise JournalError(
             f"The journal {journal.path} belongs to a run with other settings: "
@@ -113,15 +113,53 @@ def check_same_run(journal: Journal, config: RunConfig, space: EnsembleSpace) ->
     return True
 
 
+def differences(journal: Journal, config: RunConfig, space: EnsembleSpace) -> list[str]:
+    """What differs between a journal's run and this one, in words; nothing in a new journal.
+
+    The budget may differ without being another run.
+    """
+    held = journal.config()
+    return [] if held is None else differing_settings(held, run_record(config, space))
+
+
+def differing_settings(held: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """What differs between two run records, such as `seed (1, now 2)`; within mappings too."""
+    found = []
+    for name in sorted(held.keys() | wanted.keys()):
+        before, now = held.get(name), wanted.get(name)
+        if before == now:
+            continue
+        if isinstance(before, Mapping) and isinstance(now, Mapping):
+            found += [f"{name}.{inner}" for inner in differing_settings(before, now)]
+        elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+            at = next(
+                i for i, pair in enumerate(zip(before, now, strict=True)) if pair[0] != pair[1]
+            )
+            found.append(
+                f"{name} (entry {at + 1} of {len(now)} was {_short(before[at])}, "
+                f"now {_short(now[at])})"
+            )
+        else:
+            found.append(f"{name} ({_short(before)}, now {_short(now)})")
+    return found
+
+
 def library_versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that a run's numbers depend on."""
-    versions = {"python": platform.python_version()}
+    """Versions of Python, of this pack and of the libraries that a run's numbers depend on."""
+    versions = {"python": platform.python_version(), "comfyui-calibri": _own_version()}
     for library in _LIBRARIES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             versions[library] = metadata.version(library)
-        except metadata.PackageNotFoundError:
-            continue  # not installed as a distribution: ComfyUI loads this pack by path
     return versions
+
+
+def _own_version() -> str:
+    try:
+        return metadata.version("comfyui-calibri")
+    except metadata.PackageNotFoundError:  # ComfyUI loads this pack by path
+        project = Path(__file__).parents[1] / "pyproject.toml"
+        found = re.search(r'^version = "(.+)"$', project.read_text(encoding="utf-8"), re.MULTILINE)
+        return found[1] if found else "unknown"
 
 
 def run_record(config: RunConfig, space: EnsembleSpace) -> dict[str, Any]:

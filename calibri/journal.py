@@ -28,6 +28,7 @@ from .journal_file import (
     create_tables,
     explained,
     lock_for_writing,
+    set_durability,
 )
 
 __all__ = ["Evaluation", "Event", "Journal", "JournalError"]
@@ -99,11 +100,7 @@ class Journal:
             try:
                 with explained(path):
                     create_tables(path, database)
-                    # Readers do not wait, and a committed batch survives kill -9. A power cut may
-                    # take back the last ones, in order: they are run again. Waiting for the disk at
-                    # every batch (FULL) would cost a fast run several per cent.
-                    database.execute("PRAGMA journal_mode = WAL")
-                    database.execute("PRAGMA synchronous = NORMAL")
+                    set_durability(path, database)
             except BaseException:
                 database.close()
                 raise

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from comfyui_calibri.calibri.calibration import RunConfigError
+from comfyui_calibri.calibri.configuration import differences, run_record
 from comfyui_calibri.calibri.evaluation import (
     BatchTooLargeError,
     RewardError,
@@ -133,9 +134,27 @@ def test_changed_settings_are_named(tmp_path):
         run(path, config=changed)
     text = str(raised.value)
     assert 'reward ("test", now "other")' in text
-    assert 'sampling ({"steps": 4}, now {"steps": 9})' in text
+    assert "sampling.steps (4, now 9)" in text
     assert "prompts" not in text
     assert "another name" in text
+
+
+def test_what_changed_is_known_as_data(tmp_path):
+    with Journal.open(tmp_path / "run.sqlite") as journal:
+        assert differences(journal, CONFIG, SPACE) == []
+        journal.set_config(run_record(CONFIG, SPACE))
+        assert differences(journal, replace(CONFIG, generations=9, max_seconds=1.0), SPACE) == []
+        changed = replace(
+            CONFIG,
+            prompts=(*CONFIG.prompts[:-1], "another"),
+            validation_prompts=("x", "y"),
+            sampling={"steps": 4, "model": "f00"},
+        )
+        assert differences(journal, changed, SPACE) == [
+            'prompts (entry 7 of 7 was "a 6", now "another")',
+            'sampling.model (null, now "f00")',
+            "validation_prompts (3 entries, now 2 entries)",
+        ]
 
 
 def test_one_image_too_large_comes_through(tmp_path):
