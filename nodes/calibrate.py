@@ -1,6 +1,6 @@
 """Calibrate: search a model's coefficients inside one ComfyUI prompt.
 
-The node's face; `calibration_run.py` is what it does.
+The node's face; `calibration_run.py` is what it does. `background/node.py` has the same inputs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class CalibriCalibrate(io.ComfyNode):
             "that raise a reward, and measures the gain on held-out prompts. Cancel keeps what was "
             "done: the same settings go on where they stopped. Everything of a run is in "
             "output/calibri.",
-            inputs=_inputs(),
+            inputs=calibration_inputs(),
             outputs=[
                 sockets.Preset.Output(display_name="preset"),
                 io.Image.Output(display_name="report"),
@@ -44,33 +44,31 @@ class CalibriCalibrate(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, run_name: str | None) -> bool | str:
-        if run_name is None:  # linked; read when it is known
-            return True
-        try:
-            folders.safe_name(run_name)
-        except ValueError as error:
-            return str(error)
-        return True
+        return check_run_name(run_name)
 
     @classmethod
-    def execute(
-        cls, prompts: tuple[str, ...], held_out: tuple[str, ...] | None = None, **inputs: Any
-    ) -> io.NodeOutput:
-        from ..calibri.prompts import split_prompts
+    def execute(cls, **inputs: Any) -> io.NodeOutput:
         from .calibration_run import run_calibration
 
-        if held_out is None:
-            count = max(2, min(MOST_HELD_OUT, len(prompts) // 4))
-            split = split_prompts(prompts, count, inputs["seed"])
-            prompts, held_out = split.training, split.held_out
         say = partial(show_on_node, cls.hidden)
-        result = run_calibration(prompts=prompts, held_out=held_out, say=say, **inputs)
+        result = run_calibration(say=say, **inputs)
         say(result.text)
         shown = {"images": result.pictures, "text": (result.text,)}
         return io.NodeOutput(result.preset, result.report, ui=shown)
 
 
-def _inputs() -> list[io.Input]:
+def check_run_name(name: str | None) -> bool | str:
+    """True, or what is wrong with a run's name; None is linked, and read when it is known."""
+    if name is None:
+        return True
+    try:
+        folders.safe_name(name)
+    except ValueError as error:
+        return str(error)
+    return True
+
+
+def calibration_inputs() -> list[io.Input]:
     """The node's inputs, in the order in which one decides about them."""
     return [
         io.Model.Input(

@@ -6,6 +6,9 @@ from comfy_api.latest import ComfyExtension, io
 
 from . import folders
 from .apply import CalibriApply
+from .background import job
+from .background.node import CalibriCalibrateBackground
+from .background.slice_node import CalibriSlice
 from .calibrate import CalibriCalibrate
 from .combine_rewards import CalibriCombineRewards, CalibriRewardFloor
 from .demo import CalibriLoadDemoTextEncoder
@@ -23,9 +26,11 @@ class CalibriExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         # Not in on_load, which ComfyUI 0.3.64 does not call.
         folders.register()
+        job.start()
         return [
             CalibriApply,
             CalibriCalibrate,
+            CalibriCalibrateBackground,
             CalibriCombineRewards,
             CalibriDemoReward,
             CalibriExportCheckpoint,
@@ -39,5 +44,6 @@ class CalibriExtension(ComfyExtension):
             CalibriRewardInput,
             CalibriSavePreset,
             CalibriScoreImages,
+            CalibriSlice,
             CalibriWorkflowReward,
         ]

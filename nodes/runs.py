@@ -1,19 +1,21 @@
-"""Run folders: `output/calibri/<name>/` holds one calibration's journal, report and pictures.
+"""Run folders. `<user directory>/calibri/runs/<id>/` holds one calibration's journal and state,
+`output/calibri/<id>/` its report, preset and pictures.
 
-A run is known by its settings. The same settings find their folder again and continue its journal;
-other settings under the same name get a folder of their own (`<name>-2`, …), so nothing is lost.
+A run is known by its settings. The same settings find their folder again and continue its journal,
+in the foreground or in the background; other settings under the same name get a folder of their own
+(`<name>-2`, …), so nothing is lost.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import folder_paths
 
-from ..calibri.report import save_report
 from .folders import safe_name
 
 CONFIG = "config.json"
@@ -24,19 +26,56 @@ REPORT_PICTURE = "report.png"
 BEFORE_AFTER = "before_after.png"
 
 
+def runs_folder() -> Path:
+    """Where the folders of all runs are."""
+    return Path(folder_paths.get_user_directory()) / "calibri" / "runs"
+
+
+def output_folder(run_id: str) -> Path:
+    """Where a run leaves what its user looks at."""
+    return Path(folder_paths.get_output_directory()) / "calibri" / run_id
+
+
 def run_folder(name: str, settings: dict[str, Any]) -> Path:
     """The folder of the run with these settings (`run_record`), made if there is none.
 
-    Raises ValueError for a name that leads elsewhere.
+    Its name is the run's id. Raises ValueError for a name that leads elsewhere.
     """
-    for folder in _candidates(safe_name(name)):
-        if _settings_of(folder) == settings:
-            return folder
-        # A folder that could not be filled, on a full disk say, is taken at the next try.
-        if not folder.exists() or not any(folder.iterdir()):
-            save_report(folder / CONFIG, settings)
-            return folder
-    raise AssertionError("there is always a next folder")
+    return same_run(name, settings) or new_run(name, settings)
+
+
+def same_run(name: str, settings: dict[str, Any]) -> Path | None:
+    """The folder of the run with these settings, None where there is none."""
+    return next((f for f in runs_named(name) if settings_of(f) == settings), None)
+
+
+def new_run(name: str, settings: dict[str, Any]) -> Path:
+    """The next free folder of this name, made for a run with these settings."""
+    from ..calibri.report import save_report
+
+    folder = next(f for f in _candidates(name) if _is_free(f))
+    save_report(folder / CONFIG, settings)
+    return folder
+
+
+def runs_named(name: str) -> list[Path]:
+    """The folders of the runs of this name, oldest first."""
+    stem = _stem(name)
+    numbered = re.compile(re.escape(stem) + r"(?:-(\d+))?")
+    found = {
+        int(match.group(1) or 1): folder
+        for folder in runs_folder().glob(f"{stem}*")
+        if (match := numbered.fullmatch(folder.name)) and settings_of(folder) is not None
+    }
+    return [folder for _, folder in sorted(found.items())]
+
+
+def settings_of(folder: Path) -> Any:
+    """The settings a folder was made for; None where it is no run's folder."""
+    try:
+        return json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def as_output(path: Path) -> dict[str, str]:
@@ -46,18 +85,24 @@ def as_output(path: Path) -> dict[str, str]:
     return {"filename": path.name, "subfolder": folder, "type": "output"}
 
 
-def _candidates(name: Path) -> Iterator[Path]:
-    root = Path(folder_paths.get_output_directory()) / "calibri"
-    yield root / name
+def _candidates(name: str) -> Iterator[Path]:
+    stem = _stem(name)
+    yield runs_folder() / stem
     number = 2
     while True:
-        yield root / name.with_name(f"{name.name}-{number}")
+        yield runs_folder() / f"{stem}-{number}"
         number += 1
 
 
-def _settings_of(folder: Path) -> Any:
-    """The settings a folder was made for; None where it is no run's folder."""
-    try:
-        return json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+def _stem(name: str) -> str:
+    # An id is one word of an address: no folders within folders.
+    return "-".join(safe_name(name).parts)
+
+
+def _is_free(folder: Path) -> bool:
+    """Whether nobody's files are in a run's folders.
+
+    A folder that could not be filled, on a full disk say, is taken at the next try.
+    """
+    places = (folder, output_folder(folder.name))
+    return not any(place.exists() and any(place.iterdir()) for place in places)

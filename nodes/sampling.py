@@ -54,7 +54,9 @@ class ComfyEvaluator:
     """Samples, decodes and scores images in ComfyUI; an `Evaluator`.
 
     Raises ValueError with one sentence for a size, sampler or VAE that does not fit the model.
-    Prompts are encoded here, once; `Sample.prompt` indexes `prompts`.
+    Prompts are encoded once, when the first batches are planned; `Sample.prompt` indexes `prompts`.
+    `watch(done, steps)` hears of each step of a batch, and of each prompt encoded as (0, steps);
+    what it raises ends the batch.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class ComfyEvaluator:
         space: EnsembleSpace,
         settings: SamplerSettings,
         prompts: Sequence[str],
+        watch: Callable[[int, int], None] | None = None,
     ) -> None:
         check_sampler(settings.sampler)
         self._latent = empty_latent(model, vae, settings.width, settings.height)
@@ -83,9 +86,11 @@ class ComfyEvaluator:
             settings.scheduler,
             model_options=self._model.model_options,
         ).sigmas
-        self._conditionings = [encode(clip, text, settings.guidance) for text in self.prompts]
-        self._signatures = [signature(conditioning) for conditioning in self._conditionings]
-        self._negative = stack([encode(clip, settings.negative, settings.guidance)], self._device)
+        self._clip: CLIP | None = clip  # until all is encoded
+        self._watch = watch
+        self._conditionings: list[Conditioning] = []
+        self._signatures: list[object] = []
+        self._negative: Conditioning | None = None
         self._stacked: tuple[tuple[int, ...], Conditioning] | None = None
         self._max_rows = 0  # known when first asked, with the model in place
 
@@ -94,6 +99,7 @@ class ComfyEvaluator:
 
         All candidates of a sample stand together: those of one sample can always share a batch.
         """
+        self._encode_prompts()
         if not self._max_rows:
             self._max_rows = self._rows_that_fit()
         alike: dict[object, list[int]] = {}
@@ -157,6 +163,7 @@ class ComfyEvaluator:
 
     def _sample(self, batch: Batch, vectors: Floats, bucket: Sequence[Sample]) -> torch.Tensor:
         """Latents [len(batch), ...] on the model's device."""
+        self._encode_prompts()
         candidates = [candidate for candidate, _ in batch]
         drawn = [bucket[position] for _, position in batch]
         seeds = [sample.seed for sample in drawn]
@@ -171,10 +178,34 @@ class ComfyEvaluator:
             self._latent.expand(len(batch), *self._latent.shape[1:]),
             row_sampler(self._settings.sampler, seeds, self._sigmas, like),
             self._sigmas,
-            callback=_stop_if_cancelled,
+            callback=self._on_step,
             disable_pbar=True,
             seed=0,
         )
+
+    def _encode_prompts(self) -> None:
+        """Encode what is not encoded yet: where that was stopped, it goes on."""
+        if self._clip is None:
+            return
+        guidance = self._settings.guidance
+        while len(self._conditionings) < len(self.prompts):
+            self._look_up(0, self._settings.steps)
+            text = self.prompts[len(self._conditionings)]
+            conditioning = encode(self._clip, text, guidance)
+            self._signatures.append(signature(conditioning))
+            self._conditionings.append(conditioning)
+        negative = encode(self._clip, self._settings.negative, guidance)
+        self._negative = stack([negative], self._device)
+        self._clip = None
+
+    def _on_step(self, step: int, x0: object, x: object, total_steps: int) -> None:
+        self._look_up(step + 1, total_steps)
+
+    def _look_up(self, done: int, steps: int) -> None:
+        """A point where Cancel takes effect, and whatever `watch` raises."""
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        if self._watch is not None:
+            self._watch(done, steps)
 
     def _decode(self, latents: torch.Tensor) -> torch.Tensor:
         images = self._vae.decode(latents)
@@ -211,10 +242,6 @@ def _tensors(space: EnsembleSpace, vectors: Floats) -> tuple[torch.Tensor, torch
     """Gains [R, M, T] and weights [R, M] of a layer for the rows' vectors [R, D]."""
     gains, weights = space.expand(vectors)
     return torch.from_numpy(gains), None if weights is None else torch.from_numpy(weights)
-
-
-def _stop_if_cancelled(step: int, x0: object, x: object, total_steps: int) -> None:
-    comfy.model_management.throw_exception_if_processing_interrupted()
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -37,8 +37,9 @@ def inference() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """ComfyUI's output folder."""
-    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path))
+    """ComfyUI's output folder, and its user folder too."""
+    for folder in ("output_directory", "user_directory"):
+        monkeypatch.setattr(folder_paths, folder, str(tmp_path))
     return tmp_path
 
 
@@ -76,7 +77,7 @@ def calibrate(inputs: dict[str, Any], **changes: Any) -> io.NodeOutput:
 
 
 def runs(output: Path) -> list[str]:
-    return sorted(path.name for path in (output / "calibri").iterdir())
+    return sorted(path.name for path in (output / "calibri" / "runs").iterdir())
 
 
 class Stops(Brightness):
@@ -126,7 +127,8 @@ def test_cancelled_run_goes_on_as_if_it_had_not_been(
     rewards = [
         [evaluation.rewards for evaluation in journal.evaluations()]
         for journal in (
-            Journal.read(output / "calibri" / run / "journal.sqlite") for run in runs(output)
+            Journal.read(output / "calibri" / "runs" / run / "journal.sqlite")
+            for run in runs(output)
         )
     ]
     for one, other in zip(*rewards, strict=True):
@@ -221,7 +223,7 @@ def test_unusable_rewards_stop_the_run_and_keep_it(
 
 def test_without_held_out_prompts_some_are_held_out(inputs: dict[str, Any], output: Path) -> None:
     calibrate(inputs, prompts=(*TRAINING, *HELD_OUT), held_out=None, generations=1)
-    config = json.loads((output / "calibri" / "trial" / "config.json").read_text())
+    config = json.loads((output / "calibri" / "runs" / "trial" / "config.json").read_text())
     assert len(config["validation_prompts"]) == 2
     assert sorted((*config["prompts"], *config["validation_prompts"])) == sorted(
         (*TRAINING, *HELD_OUT)
@@ -232,7 +234,7 @@ def test_paper_profile_searches_as_published(inputs: dict[str, Any], output: Pat
     preset = calibrate(inputs, profile="paper", generations=1).args[0]
     folder = output / "calibri" / "trial"
     assert json.loads((folder / "report.json").read_text())["run"]["profile"] == "paper"
-    with Journal.read(folder / "journal.sqlite") as journal:
+    with Journal.read(output / "calibri" / "runs" / "trial" / "journal.sqlite") as journal:
         (searched,) = journal.evaluations("generation")
     count = len(preset.members[0].coefficients)
     assert searched.vectors.shape == (4 + int(3 * np.log(count)), count)
@@ -259,5 +261,5 @@ def test_full_disk_at_the_end_keeps_the_run(
         patched.setattr(os, "replace", full)
         with pytest.raises(OSError, match="free some"):
             calibrate(inputs, generations=1)
-    assert not [p.name for p in folder.iterdir() if not p.name.startswith(("journal", "config"))]
+    assert not list(folder.iterdir())
     calibrate(inputs, generations=1)

@@ -46,8 +46,9 @@ def inference() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """ComfyUI's output folder."""
-    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path))
+    """ComfyUI's output folder, and its user folder too."""
+    for folder in ("output_directory", "user_directory"):
+        monkeypatch.setattr(folder_paths, folder, str(tmp_path))
     return tmp_path
 
 
@@ -85,7 +86,7 @@ def calibrate(inputs: dict[str, Any], **changes: Any) -> io.NodeOutput:
 
 
 def runs(output: Path) -> list[str]:
-    return sorted(path.name for path in (output / "calibri").iterdir())
+    return sorted(path.name for path in (output / "calibri" / "runs").iterdir())
 
 
 @pytest.mark.parametrize("kind", [ENSEMBLE, GUIDED], ids=["ensemble", "guided"])
@@ -150,11 +151,11 @@ def test_warm_start_begins_at_the_preset(inputs: dict[str, Any], output: Path) -
     grown = calibrate(inputs, generations=1, members=2, start_from=preset, run_name="grown").args[0]
     assert len(grown.members) == 2
     start = list(preset.members[0].coefficients.values())
-    with Journal.read(output / "calibri" / "grown" / "journal.sqlite") as journal:
+    with Journal.read(output / "calibri" / "runs" / "grown" / "journal.sqlite") as journal:
         (validation, *_) = journal.evaluations("validation")
     np.testing.assert_allclose(validation.vectors[1], [*start, *start, 0.5, 0.5], rtol=1e-6)
     # The start draws what the preset draws, so it is worth the same on the same images.
-    with Journal.read(output / "calibri" / "trial" / "journal.sqlite") as journal:
+    with Journal.read(output / "calibri" / "runs" / "trial" / "journal.sqlite") as journal:
         last = journal.evaluations("confirmation")[0].vectors[-1]
     assert start == last.tolist()
     coefficients = coefficient_space(backbone_of(inputs["model"]), "layer")

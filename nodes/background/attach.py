@@ -1,0 +1,148 @@
+"""From a node's inputs to its run: the one of earlier with the same settings, or a new one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ...calibri.configuration import _short
+from ...calibri.presets import Preset, load_preset, save_preset
+from .. import runs
+from .node import FROM_RESULT, NEW, REFUSE
+from .record import FINISHED, PAUSED, RUNNING, STOPPED, Record
+from .registry import Registry
+from .run import Run
+
+if TYPE_CHECKING:
+    from ..calibration_inputs import Prepared
+    from .pace import Pace
+
+START = "start.safetensors"  # the preset of another run that a run began at
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a node asks for beside its calibration."""
+
+    run_name: str
+    if_changed: str
+    idle_seconds: float
+    slice_seconds: float
+    prompt: dict[str, Any] | None
+    """What makes the node's inputs (`rebuild.upstream`), and what of it may not be stored."""
+    withheld: list[str]
+    node: str
+
+
+def attach(
+    registry: Registry, wish: Wish, prepare: Callable[[Preset | None], Prepared], pace: Pace
+) -> tuple[Run, Prepared]:
+    """The run of these inputs, which it has from now on; it goes on unless its user let it rest.
+
+    `prepare` makes the calibration, from the preset of another run where one is given. Raises
+    ValueError for changed settings, with what has changed.
+    """
+    run, prepared = _find_or_make(registry, wish, prepare)
+    with run.lock:
+        record = run.record
+        record.idle_seconds, record.slice_seconds = wish.idle_seconds, wish.slice_seconds
+        record.prompt, record.node, record.withheld = wish.prompt, wish.node, wish.withheld
+        more = prepared.config.generations > (record.ended_with or 0)
+        begins = (
+            (record.state not in (PAUSED, STOPPED, FINISHED))
+            or (record.state == PAUSED and record.reason != "")
+            or (record.state == FINISHED and more)
+        )
+        if begins or record.state == PAUSED:
+            _hand_over(run, prepared, pace)
+        if begins and record.state != RUNNING:
+            registry.queue(run, concluding=False if record.state == FINISHED else None)
+        else:
+            run.save()
+            registry.wake()
+    return run, prepared
+
+
+def attach_rebuilt(
+    run: Run, prepare: Callable[[Preset | None], Prepared], pace: Pace
+) -> tuple[Run, Prepared]:
+    """Give a run the inputs that were made anew for it.
+
+    Raises ValueError where they are no longer what the run began with, with what has changed.
+    """
+    start = run.folder / START
+    prepared = prepare(load_preset(start) if start.exists() else None)
+    held = runs.settings_of(run.folder)
+    if held is None:
+        raise ValueError(f"The settings of the run {run.id!r} are lost: {runs.CONFIG} is gone.")
+    if changed := differing_settings(held, prepared.settings):
+        raise ValueError(
+            f"The run {run.id!r} cannot go on with what its workflow makes now: "
+            f"{'; '.join(changed)}. Restore that and resume it, or queue the workflow with "
+            "if_changed set to a new run."
+        )
+    _hand_over(run, prepared, pace)
+    return run, prepared
+
+
+def _find_or_make(
+    registry: Registry,
+    wish: Wish,
+    prepare: Callable[[Preset | None], Prepared],
+) -> tuple[Run, Prepared]:
+    prepared = prepare(None)
+    name, settings = wish.run_name, prepared.settings
+    asked = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    named = runs.runs_named(name)
+    for folder in reversed(named):
+        known = registry.find(folder.name)
+        if runs.settings_of(folder) == settings:
+            return known or _new(registry, folder.name, asked), prepared
+        if known is not None and known.record.asked == asked and (folder / START).exists():
+            return known, prepare(load_preset(folder / START))
+    if named and wish.if_changed == REFUSE:
+        changed = "; ".join(differing_settings(runs.settings_of(named[-1]), settings))
+        raise ValueError(
+            f"The run {named[-1].name!r} has other settings: {changed}. Restore them to go on with "
+            "it, give this run another run_name, or choose in if_changed that it becomes a new run."
+        )
+    if named and wish.if_changed == FROM_RESULT:
+        result = runs.output_folder(named[-1].name) / runs.PRESET
+        if not result.is_file():
+            raise ValueError(
+                f"The run {named[-1].name!r} has no result yet that a new run could begin at: let "
+                f"it go on until its first validation, or set if_changed to {NEW!r}."
+            )
+        preset = load_preset(result)
+        prepared = prepare(preset)
+        folder = runs.new_run(name, prepared.settings)
+        save_preset(folder / START, preset, overwrite=True)
+        return _new(registry, folder.name, asked), prepared
+    return _new(registry, runs.new_run(name, settings).name, asked), prepared
+
+
+def _new(registry: Registry, run_id: str, asked: str) -> Run:
+    now = time.time()
+    return registry.add(Record(run_id, run_id, created=now, queued=now, asked=asked))
+
+
+def _hand_over(run: Run, prepared: Prepared, pace: Pace) -> None:
+    """Give a run its inputs; a session that is open goes on with them."""
+    with run.lock:
+        if run.prepared is None or run.prepared.config != prepared.config:
+            run.close_session()
+        run.prepared, run.pace = prepared, pace
+        run.record.progress.generations = prepared.config.generations
+
+
+def differing_settings(held: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """What differs between two runs' settings, in words."""
+    return [
+        f"{name} ({_short(held.get(name))}, now {_short(wanted.get(name))})"
+        for name in sorted(held.keys() | wanted.keys())
+        if held.get(name) != wanted.get(name)
+    ]

@@ -1,0 +1,56 @@
+"""What a person can ask of a run: pause, resume, stop, finish."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .record import FINISHED, INTERRUPTED, PAUSED, RUNNING, STOPPED
+from .registry import Registry
+from .run import Run
+
+
+class CommandError(RuntimeError):
+    """A run's state does not allow what was asked; the message says why."""
+
+
+def pause(registry: Registry, run: Run) -> None:
+    """Rest, with everything kept."""
+    _check(run, "paused", RUNNING)
+    registry.rest(run, PAUSED)
+
+
+def resume(registry: Registry, run: Run) -> None:
+    """Go on, behind the runs that go on already. A conclusion is taken back."""
+    record = run.record
+    if record.state == FINISHED and record.progress.generation >= record.progress.generations:
+        raise CommandError(
+            f"The run {run.id!r} is finished: raise generations in its workflow and queue it to go "
+            "on."
+        )
+    _check(run, "resumed", PAUSED, INTERRUPTED, STOPPED, FINISHED)
+    registry.queue(run, concluding=False if record.state == FINISHED else None)
+
+
+def stop(registry: Registry, run: Run) -> None:
+    """End now; the best so far becomes the preset, and the models are let go."""
+    _check(run, "stopped", RUNNING, PAUSED, INTERRUPTED)
+    registry.rest(run, STOPPED)
+
+
+def finish(registry: Registry, run: Run) -> None:
+    """End the search with the generation that runs, then compare the finalists."""
+    _check(run, "finished", RUNNING, PAUSED, INTERRUPTED, STOPPED)
+    registry.queue(run, concluding=True)
+
+
+COMMANDS: dict[str, Callable[[Registry, Run], None]] = {
+    "pause": pause,
+    "resume": resume,
+    "stop": stop,
+    "finish": finish,
+}
+
+
+def _check(run: Run, word: str, *states: str) -> None:
+    if run.record.state not in states:
+        raise CommandError(f"The run {run.id!r} is {run.record.state} and cannot be {word}.")

@@ -1,0 +1,91 @@
+"""A run's inputs after a restart of ComfyUI: the part of the user's graph that made them, stored
+with the run and executed again.
+
+What may be a key, a token or a password is never stored.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from .record import Record
+
+# Of the words of an input's name: "openai_api_key", "hfToken".
+_SECRET_WORDS = {
+    *("apikey", "auth", "authorization", "bearer", "credential", "credentials", "key"),
+    *("passphrase", "passwd", "password", "secret", "token"),
+}
+
+
+def upstream(prompt: dict[str, Any], node: str) -> tuple[dict[str, Any] | None, list[str]]:
+    """The part of `prompt` that node `node` is made from, and the inputs that were left out of it
+    because they may be secret, as node.input.
+
+    None where the node is not in the prompt itself, but in what another node has expanded to.
+    """
+    graph: dict[str, Any] = {}
+    withheld: list[str] = []
+    wanted = [node]
+    while wanted:
+        number = wanted.pop()
+        if number in graph:
+            continue
+        if number not in prompt:
+            return None, []
+        entry = prompt[number]
+        inputs = {}
+        for name, value in entry["inputs"].items():
+            if is_link(value):
+                wanted.append(value[0])
+            elif _may_be_secret(name, value):
+                withheld.append(f"{entry['class_type']}.{name}")
+                continue
+            inputs[name] = value
+        graph[number] = {"class_type": entry["class_type"], "inputs": inputs}
+    return graph, sorted(withheld)
+
+
+def rebuilding(record: Record, token: str) -> tuple[dict[str, Any], str]:
+    """The prompt that makes a run's inputs anew, and its node; ids are those of no other graph.
+
+    Raises ValueError where that prompt is not whole.
+    """
+    if record.prompt is None:
+        raise ValueError(
+            "Its inputs cannot be made again without its workflow: queue the workflow to go on."
+        )
+    if record.withheld:
+        raise ValueError(
+            f"Its workflow has inputs that are never stored ({', '.join(record.withheld)}): queue "
+            "the workflow again to go on."
+        )
+    prefix = f"calibri-rebuild-{token}-"
+    graph = {
+        prefix + number: {
+            "class_type": node["class_type"],
+            "inputs": {
+                name: [prefix + value[0], value[1]] if is_link(value) else value
+                for name, value in node["inputs"].items()
+            },
+        }
+        for number, node in record.prompt.items()
+    }
+    return graph, prefix + record.node
+
+
+def is_link(value: Any) -> bool:
+    """Whether an input's value is another node's output, as ComfyUI decides it."""
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and isinstance(value[0], str)
+        and isinstance(value[1], (int, float))
+    )
+
+
+def _may_be_secret(name: str, value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(_may_be_secret(key, item) for key, item in value.items())
+    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)
+    return isinstance(value, str) and not _SECRET_WORDS.isdisjoint(w.lower() for w in words)

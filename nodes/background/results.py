@@ -1,0 +1,53 @@
+"""What a run has found so far, as files: the best preset, and a copy of it where presets are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import folder_paths
+
+from ...calibri.atomic_file import write_atomically
+from .. import folders
+from .run import Run
+
+if TYPE_CHECKING:
+    from ...calibri.outcome import Best
+    from ..calibration_inputs import Prepared
+
+
+def save_best(run: Run, prepared: Prepared, best: Best) -> None:
+    """Save the preset of the best validated mean so far, in the run's output folder."""
+    from ...calibri.presets import save_preset
+    from ..calibration_result import make_preset, measured
+
+    config = prepared.config
+    samples = len(config.validation_samples())
+    change = measured(config.reward, best.plain, best.reward, best.gain, samples)
+    folders.make_folder(run.preset_file.parent)
+    save_preset(run.preset_file, make_preset(prepared, best.vector, change), overwrite=True)
+
+
+def publish(run: Run) -> None:
+    """Copy the best preset to models/calibri, numbered where its name is another preset's.
+
+    Nothing happens before there is one, nor where it is there already.
+    """
+    try:
+        data = run.preset_file.read_bytes()
+    except FileNotFoundError:
+        return
+    folder = folders.new_preset_path(run.id).parent
+    folders.make_folder(folder)
+    number = 1
+    while True:
+        name = run.id + (f"-{number}" if number > 1 else "") + ".safetensors"
+        path = folder / name
+        if not path.exists():
+            write_atomically(path, data)
+            break
+        if path.read_bytes() == data:
+            break
+        number += 1
+    folder_paths.filename_list_cache.pop(folders.PRESETS, None)
+    run.record.preset = name
+    run.save()

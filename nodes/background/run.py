@@ -1,0 +1,133 @@
+"""One run of this ComfyUI process: its record, and what it holds in memory while it lives."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from .. import runs
+from .record import RUNNING, Record
+
+if TYPE_CHECKING:
+    from ...calibri.journal import Journal
+    from ...calibri.session import Session
+    from ..calibration_inputs import Prepared
+    from .pace import Pace
+
+
+class Run:
+    """A run's record and its inputs. Fields change under `lock` only.
+
+    `prepared` is None until its node was executed since ComfyUI's start; `session` and `journal`
+    are open from its first slice until it rests.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self.lock = threading.RLock()
+        self.prepared: Prepared | None = None
+        self.pace: Pace | None = None
+        self.session: Session | None = None
+        self.journal: Journal | None = None
+        self.concluded = False
+        """Whether the session has been told to end its search."""
+        self.in_slice = False
+        self.deleted = False
+        self.sigmas: dict[int, float] = {}
+        """The search's sigma in generations that ran since ComfyUI's start."""
+        self.rows: list[dict[str, Any]] = []
+        """What `generations.py` has read so far, under `rows_lock`."""
+        self.rows_lock = threading.Lock()
+        self.followers: set[str] = set()
+        self.news: Literal["result", "batch"] | None = None
+        """What pages have not heard of yet: a result for all, a batch for those that follow."""
+
+    @property
+    def id(self) -> str:
+        return self.record.id
+
+    @property
+    def folder(self) -> Path:
+        return runs.runs_folder() / self.id
+
+    @property
+    def preset_file(self) -> Path:
+        """The best so far, from the first validation on."""
+        return runs.output_folder(self.id) / runs.PRESET
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the run wants its next batch."""
+        return self.record.state == RUNNING and not self.deleted
+
+    @property
+    def best(self) -> str:
+        """Names the best so far, "" before there is one."""
+        progress = self.record.progress
+        if progress.best_generation is None:
+            return ""
+        return f"{self.id} {progress.best_generation} {progress.reward!r}"
+
+    def change(self, state: str, reason: str = "") -> None:
+        """Take another state and write it down."""
+        with self.lock:
+            self.record.state, self.record.reason = state, reason
+            self.news = "result"
+            self.save()
+
+    def save(self) -> None:
+        """Write the record down; a full disk loses no more than the record's last change."""
+        with self.lock:
+            if not self.deleted:
+                try:
+                    self.record.save(self.folder)
+                except OSError as error:
+                    logging.warning("Calibri: the state of run %s is not saved: %s", self.id, error)
+
+    def close_session(self) -> None:
+        """Close the journal: others may write it, the next slice opens it again."""
+        with self.lock:
+            journal, self.session, self.journal = self.journal, None, None
+            self.concluded = False
+        if journal is not None:
+            journal.close()
+
+    def let_go(self) -> None:
+        """Give up the journal and all that the run's inputs hold in memory."""
+        self.close_session()
+        with self.lock:
+            self.prepared = self.pace = None
+
+    def summary(self, waits_for: str | None = None) -> dict[str, Any]:
+        """What pages and scripts are told; `waits_for` is the title of a run that goes first."""
+        with self.lock:
+            record, progress = self.record, self.record.progress
+            state, reason = record.state, record.reason
+            if state == RUNNING and waits_for is not None:
+                state, reason = "waiting", f"Waits for the run {waits_for!r}."
+            left = None
+            if record.state == RUNNING and progress.images and progress.seconds:
+                left = progress.seconds * (progress.total / progress.images - 1)
+            return {
+                "id": record.id,
+                "title": record.title,
+                "state": state,
+                "reason": reason,
+                "generation": progress.generation,
+                "generations": progress.generations,
+                "images": progress.images,
+                "total": progress.total,
+                "phase": progress.phase,
+                "reward": progress.reward,
+                "plain": progress.plain,
+                "best": progress.best_generation,
+                "gain": progress.gain,
+                "seconds": progress.seconds,
+                "seconds_left": left,
+                "slices": record.slices,
+                "longest_wait": record.longest_wait,
+                "idle_seconds": record.idle_seconds,
+                "preset": record.preset,
+            }

@@ -1,0 +1,153 @@
+"""What one slice of a run does: batch after batch until its time is over or somebody waits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import comfy.model_management
+
+from .. import runs
+from .flight import Flight
+from .pace import Pace, PacedEvaluator, YieldedError
+from .record import FINISHED
+from .registry import settle
+from .results import publish, save_best
+from .run import Run
+
+if TYPE_CHECKING:
+    from ...calibri.outcome import GenerationSummary
+    from ...calibri.session import Session
+
+
+def work(run: Run, flight: Flight, others_wait: Callable[[], bool]) -> None:
+    """Advance `run` for one slice.
+
+    Whatever the run's model, reward or journal raises comes through and leaves it resumable.
+    """
+    with run.lock:
+        prepared, pace = run.prepared, run.pace
+        if not run.goes_on or prepared is None or pace is None:
+            flight.worked = True  # it was paused meanwhile
+            return
+        run.in_slice = True
+    began = time.monotonic()
+    try:
+        _Slice(run, pace, others_wait).advance()
+        flight.worked = True
+    except YieldedError:
+        flight.worked = True
+    except comfy.model_management.InterruptProcessingException:
+        flight.interrupted = True
+        raise
+    except BaseException as error:
+        # The journal may be what failed: the next slice opens it anew.
+        run.close_session()
+        flight.error = str(error)
+        raise
+    finally:
+        with run.lock:
+            run.in_slice = False
+            run.record.slices += 1
+            run.record.progress.seconds += time.monotonic() - began
+            run.save()
+            settle(run)
+
+
+class _Slice:
+    """One slice of a run whose inputs are there."""
+
+    def __init__(self, run: Run, pace: Pace, others_wait: Callable[[], bool]) -> None:
+        assert run.prepared is not None
+        self._run, self._prepared, self._pace = run, run.prepared, pace
+        self._others_wait = others_wait
+
+    def advance(self) -> None:
+        """Batch after batch; at least one, so that a run goes on however busy ComfyUI is."""
+        run = self._run
+        until = time.monotonic() + run.record.slice_seconds
+        with self._pace.looking(self._is_wanted):
+            session = self._session()
+            while session.advance():
+                self._note(session)
+                if self._is_wanted() or time.monotonic() >= until:
+                    return
+            self._note(session)
+            self._finish(session)
+
+    def _is_wanted(self) -> bool:
+        """Whether somebody else wants the queue, or the run is to rest."""
+        return not self._run.goes_on or self._others_wait()
+
+    def _session(self) -> Session:
+        """The run's session, opened where it is not."""
+        from ...calibri.journal import Journal
+        from ...calibri.session import Session
+
+        run, prepared = self._run, self._prepared
+        if run.session is None:
+            run.journal = Journal.open(run.folder / runs.JOURNAL)
+            run.session = Session(
+                prepared.config,
+                prepared.space,
+                prepared.evaluator,
+                run.journal,
+                on_generation=self._on_generation,
+                on_batch=self._on_batch,
+            )
+        run.session.evaluator = PacedEvaluator(prepared.evaluator, self._pace)
+        if not run.record.concluding:
+            run.session.go_on()
+        elif not run.concluded:
+            run.session.conclude()
+        run.concluded = run.record.concluding
+        return run.session
+
+    def _on_generation(self, summary: GenerationSummary) -> None:
+        self._run.sigmas[summary.generation] = summary.sigma
+        self._run.news = "result"
+
+    def _on_batch(self, done: int, total: int) -> None:
+        self._run.news = self._run.news or "batch"
+
+    def _note(self, session: Session) -> None:
+        """Write down how far the run is."""
+        run, best = self._run, session.best()
+        with run.lock:
+            progress = run.record.progress
+            whole = session.generation if session.phase != "generation" else session.generation - 1
+            progress.generation = whole
+            progress.generations = self._prepared.config.generations
+            progress.images, progress.total = session.images, session.total
+            progress.phase = session.phase
+            if best is None or best.generation == progress.best_generation:
+                return
+        save_best(run, self._prepared, best)
+        with run.lock:
+            gain = best.gain
+            progress.best_generation = best.generation
+            progress.reward, progress.plain = best.reward, best.plain
+            progress.gain = {"mean": gain.mean, "low": gain.low, "high": gain.high}
+            run.news = "result"
+            run.save()
+
+    def _finish(self, session: Session) -> None:
+        """Save what the run recommends; the report's pictures are drawn for it."""
+        from ..calibration_result import conclude
+
+        run, outcome = self._run, session.outcome
+        assert outcome is not None
+        assert run.journal is not None
+        conclude(self._prepared, run.id, outcome, run.journal)
+        publish(run)
+        with run.lock:
+            gain, progress = outcome.gain, run.record.progress
+            progress.generation = outcome.generations
+            progress.total = progress.images
+            progress.best_generation = outcome.generation
+            progress.reward, progress.plain = outcome.after.mean, outcome.before.mean
+            progress.gain = {"mean": gain.mean, "low": gain.low, "high": gain.high}
+            run.record.ended_with = self._prepared.config.generations
+            if run.goes_on:
+                run.change(FINISHED)

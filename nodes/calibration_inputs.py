@@ -1,0 +1,121 @@
+"""A node's inputs as a calibration: what is searched, how it is configured, what evaluates it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import comfy.samplers
+
+from ..calibri.coefficients import coefficient_space
+from ..calibri.configuration import RunConfig, run_record
+from ..calibri.ensemble_space import EnsembleSpace, ensemble_space
+from ..calibri.presets import Guidance, Preset
+from ..calibri.prompts import split_prompts
+from ..calibri.warm_start import warm_start
+from . import identity
+from .calibrate import MOST_HELD_OUT
+from .patching import backbone_of
+from .sampling import ComfyEvaluator, SamplerSettings
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+    from comfy.sd import CLIP, VAE
+
+    from ..rewards.protocol import Reward
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A calibration that can begin, or go on. Nothing is sampled yet."""
+
+    model: ModelPatcher
+    config: RunConfig
+    space: EnsembleSpace
+    evaluator: ComfyEvaluator
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What tells this run from others (`run_record`)."""
+        return run_record(self.config, self.space)
+
+
+def prepare(
+    *,
+    model: ModelPatcher,
+    clip: CLIP,
+    vae: VAE,
+    prompts: tuple[str, ...],
+    reward: Reward,
+    negative: str,
+    sampler: str,
+    scheduler: str,
+    steps: int,
+    cfg: float,
+    guidance: float,
+    width: int,
+    height: int,
+    granularity: str,
+    profile: str,
+    generations: int,
+    seed: int,
+    bucket_size: int,
+    validate_every: int,
+    held_out: tuple[str, ...] | None = None,
+    members: int = 1,
+    guided_members: bool = False,
+    start_from: Preset | None = None,
+    watch: Callable[[int, int], None] | None = None,
+) -> Prepared:
+    """The calibration of the inputs of `calibrate.calibration_inputs`; `watch` is the evaluator's.
+
+    Raises ValueError with one sentence for what does not fit together.
+    """
+    if held_out is None:
+        count = max(2, min(MOST_HELD_OUT, len(prompts) // 4))
+        split = split_prompts(prompts, count, seed)
+        prompts, held_out = split.training, split.held_out
+    space = _space(model, granularity, members, cfg if guided_members else None, start_from)
+    settings = SamplerSettings(sampler, scheduler, steps, cfg, guidance, width, height, negative)
+    config = RunConfig(
+        prompts=prompts,
+        validation_prompts=held_out,
+        reward=reward.name,
+        generations=generations,
+        seed=seed,
+        profile=profile,
+        bucket_size=bucket_size,
+        validate_every=validate_every,
+        sampling={
+            **asdict(settings),
+            # Nodes such as ModelSamplingFlux change the schedule.
+            "sigmas": comfy.samplers.calculate_sigmas(
+                model.get_model_object("model_sampling"), scheduler, steps
+            ).tolist(),
+            "model": identity.identity(model),
+            "text_encoder": identity.identity(clip.patcher),
+            "vae": identity.identity(vae.patcher),
+        },
+    )
+    evaluator = ComfyEvaluator(
+        model, clip, vae, reward, space, settings, config.all_prompts, watch=watch
+    )
+    return Prepared(model, config, space, evaluator)
+
+
+def _space(
+    model: ModelPatcher, granularity: str, members: int, scale: float | None, start: Preset | None
+) -> EnsembleSpace:
+    """What the run searches; `scale` is the CFG scale that guided members start from."""
+    coefficients = coefficient_space(backbone_of(model), granularity)
+    guidance = None
+    if scale is not None:
+        members = max(members, 2)  # 1, the widget's default, is no wish
+        known = None if start is None else start.guidance
+        guidance = Guidance(scale, rescale=known is not None and known.rescale)
+    space = ensemble_space(coefficients, members, guidance)
+    if start is None:
+        return space
+    begin = warm_start(start, coefficients, members, guidance)
+    return ensemble_space(coefficients, members, guidance, begin)
