@@ -38,6 +38,13 @@ class _ClipReward:
         cosine = (self.network.image_vectors(seen) * self.network.text_vectors(tokens)).sum(-1)
         return check_scores(self.name, self._answer(cosine), len(images))
 
+    def compare(self, images: Tensor, texts: Sequence[str]) -> Tensor:
+        """Scores [B, T] of each image [B, H, W, 3] in 0..1 with each text."""
+        device = next(self.network.parameters()).device
+        tokens = self._vocabulary([self._clean(text) for text in texts]).to(device)
+        seen = pixels.normalised(self._pixels(images.to(device)))
+        return self._answer(self.network.image_vectors(seen) @ self.network.text_vectors(tokens).T)
+
     def _clean(self, prompt: str) -> str:
         return prompt
 
