@@ -9,6 +9,7 @@ from .apply import CalibriApply
 from .background import job
 from .background.node import CalibriCalibrateBackground
 from .background.slice_node import CalibriSlice
+from .bake import CalibriSaveWeightPatch
 from .calibrate import CalibriCalibrate
 from .combine_rewards import CalibriCombineRewards, CalibriRewardFloor
 from .demo import CalibriLoadDemoTextEncoder
@@ -43,6 +44,7 @@ class CalibriExtension(ComfyExtension):
             CalibriRewardFloor,
             CalibriRewardInput,
             CalibriSavePreset,
+            CalibriSaveWeightPatch,
             CalibriScoreImages,
             CalibriSlice,
             CalibriWorkflowReward,

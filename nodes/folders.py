@@ -60,6 +60,15 @@ def new_preset_path(prefix: str) -> Path:
     return _next_number(folder / safe_name(prefix), ".safetensors", digits=5)
 
 
+def new_lora_path(prefix: str) -> Path:
+    """A file name that is not taken yet, `<prefix>_00001.safetensors` in the user's loras folder.
+
+    Raises ValueError where `prefix` leads outside.
+    """
+    folder = Path(folder_paths.get_folder_paths("loras")[0])
+    return _next_number(folder / safe_name(prefix), ".safetensors", digits=5)
+
+
 def checkpoint_files() -> list[str]:
     """JSON files that may be official checkpoints, as `checkpoint_path` takes them."""
     found = []
