@@ -89,7 +89,7 @@ def training_bucket(seed: int, generation: int, prompts: int, size: int) -> tupl
     Buckets walk through shuffled passes over the prompts, so each prompt is used equally often.
     """
     start = (generation - 1) * size
-    chosen = []
+    chosen: list[int] = []
     for turn in range(start // prompts, (start + size - 1) // prompts + 1):
         order = _order(seed, turn, prompts)
         first = turn * prompts

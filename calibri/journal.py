@@ -209,6 +209,11 @@ class Journal:
         query = "SELECT 1 FROM evaluations WHERE role = ? AND generation = ?"
         return bool(self._rows(query, (role, generation)))
 
+    def last_generation(self) -> int:
+        """The search's last generation that was begun, 0 before the first."""
+        query = "SELECT max(generation) FROM evaluations WHERE role = 'generation'"
+        return int(self._rows(query)[0][0] or 0)
+
     def events(self) -> list[Event]:
         """All events, oldest first."""
         rows = self._rows("SELECT kind, time, detail FROM events ORDER BY id")

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .configuration import library_versions
 from .evaluation import Floats
 from .journal import Evaluation, Journal, JournalError
 
@@ -24,8 +23,13 @@ class ReplayError(JournalError):
     """The search recomputed from a journal is another one than the journal's."""
 
 
-def check_replay(journal: Journal, evaluation: Evaluation, vectors: Floats) -> None:
-    """Raises ReplayError where the recomputed `vectors` [K, N] are not those of `evaluation`."""
+def check_replay(
+    journal: Journal, evaluation: Evaluation, vectors: Floats, versions: Mapping[str, str]
+) -> None:
+    """Raises ReplayError where the recomputed `vectors` [K, N] are not those of `evaluation`.
+
+    It names which of `versions` (now) are not those that the run was started with.
+    """
     journalled = evaluation.vectors
     if journalled.shape == vectors.shape:
         difference = float(np.abs(journalled - vectors).max())
@@ -36,17 +40,16 @@ def check_replay(journal: Journal, evaluation: Evaluation, vectors: Floats) -> N
         what = f"has shape {vectors.shape}, not {journalled.shape}"
     raise ReplayError(
         f"The search recomputed from {journal.path} {what} from what it holds for "
-        f"{evaluation.role} {evaluation.generation}: {_cause(journal)}, or begin a new run from "
-        "the last validated mean of this one, which the journal keeps."
+        f"{evaluation.role} {evaluation.generation}: {_cause(journal, versions)}, or begin a new "
+        "run from the last validated mean of this one, which the journal keeps."
     )
 
 
-def _cause(journal: Journal) -> str:
+def _cause(journal: Journal, now: Mapping[str, str]) -> str:
     began: Mapping[str, str] = {}
     for event in journal.events():
         if event.kind == "started":
             began = event.detail["versions"]
-    now = library_versions()
     changed = [
         f"{name} ({began.get(name, 'absent')}, now {now.get(name, 'absent')})"
         for name in sorted(began.keys() | now.keys())

@@ -10,7 +10,7 @@ same journal, in another process or after a crash, goes on at the same place.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -35,7 +35,8 @@ class Session:
     A new session stands where its journal ends. `on_generation` hears each generation that ends
     now, `on_batch(done, total)` counts images, those of earlier sessions included; a generation
     whose callback raised is told again. `conclude` may be called from another thread at any time,
-    everything else while no other call runs.
+    everything else while no other call runs. `versions` are the host's, beside those of the
+    libraries (`library_versions`): events keep them.
 
     Raises JournalError where the journal belongs to another configuration and ReplayError where its
     search cannot be recomputed.
@@ -49,6 +50,7 @@ class Session:
         journal: Journal,
         on_generation: Callable[[GenerationSummary], None] | None = None,
         on_batch: Callable[[int, int], None] | None = None,
+        versions: Mapping[str, str] | None = None,
     ) -> None:
         self.evaluator = evaluator
         """May be replaced between advances: what it is made of may have been loaded again."""
@@ -56,6 +58,7 @@ class Session:
         """What the run recommends, once `advance` has returned False."""
         self._config, self._space, self._journal = config, space, journal
         self._on_generation, self._on_batch = on_generation, on_batch
+        self._versions = {**library_versions(), **(versions or {})}
         self._failure: BaseException | None = None
         resumed = check_same_run(journal, config, space)
         self._add_event("resumed" if resumed else "started")
@@ -157,7 +160,7 @@ class Session:
             self._open = self._journal.evaluation(wanted.role, wanted.generation)
             if self._open is None:
                 return
-            check_replay(self._journal, self._open, wanted.vectors)
+            check_replay(self._journal, self._open, wanted.vectors, self._versions)
             self._images += self._open.done
             self._pending = list(self._open.pending)
             if self._pending:
@@ -234,7 +237,7 @@ class Session:
 
     def _add_event(self, kind: str) -> None:
         budget = {"generations": self._config.generations, "max_seconds": self._config.max_seconds}
-        self._journal.add_event(kind, {"versions": library_versions(), **budget})
+        self._journal.add_event(kind, {"versions": self._versions, **budget})
 
     @contextmanager
     def _recorded(self) -> Iterator[None]:

@@ -1,0 +1,362 @@
+"""A session advances batch by batch, rests, fails and goes on; it ends as an undisturbed run."""
+
+import json
+import sqlite3
+import threading
+from contextlib import closing
+from dataclasses import replace
+from itertools import count
+
+import numpy as np
+import pytest
+
+from comfyui_calibri.calibri import session as session_module
+from comfyui_calibri.calibri.journal import Journal
+from comfyui_calibri.calibri.selection import bootstrap_interval, prompt_means
+from comfyui_calibri.calibri.session import Session
+
+from .exact_run import CONFIG, SPACE, ExactEvaluator, Interrupted, rows, run, same
+
+FIVE = replace(CONFIG, generations=5)
+
+
+@pytest.fixture
+def journal(tmp_path):
+    with Journal.open(tmp_path / "run.sqlite") as journal:
+        yield journal
+
+
+def begin(journal, evaluator=None, config=FIVE, **callbacks):
+    return Session(config, SPACE, evaluator or ExactEvaluator(), journal, **callbacks)
+
+
+def to_the_end(session):
+    while session.advance():
+        pass
+    return session.outcome
+
+
+def until(session, phase, generation):
+    """Advance to the first rest in this phase of this generation."""
+    while (session.phase, session.generation) != (phase, generation):
+        assert session.advance()
+
+
+def test_one_advance_is_one_batch(journal, tmp_path):
+    evaluator = ExactEvaluator()
+    session = begin(journal, evaluator)
+    assert evaluator.batches == []
+    for batches in count(1):
+        going_on = session.advance()
+        assert len(evaluator.batches) == batches
+        assert session.images == sum(evaluator.batches)
+        if not going_on:
+            break
+    assert same(session.outcome, run(tmp_path / "whole.sqlite", config=FIVE))
+    assert (session.phase, session.advance()) == ("done", False)
+    assert len(evaluator.batches) == batches
+
+
+def test_it_says_where_it_is(journal):
+    session = begin(journal)
+    seen = {}
+    while True:
+        seen.setdefault((session.phase, session.generation), session.images)
+        assert 0 <= session.images <= session.total
+        if not session.advance():
+            break
+    assert list(seen) == [
+        ("validation", 0),
+        ("generation", 1),
+        ("generation", 2),
+        ("validation", 2),
+        ("generation", 3),
+        ("generation", 4),
+        ("validation", 4),
+        ("generation", 5),
+        ("validation", 5),
+        ("selection", 5),
+        ("confirmation", 5),
+    ]
+    assert seen["generation", 1] == 3
+    assert seen["generation", 2] == 3 + 16 * 3
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_whatever_an_evaluator_raises_the_same_batch_is_next(journal, tmp_path, every):
+    class Unreliable(ExactEvaluator):
+        calls = 0
+
+        def run(self, *arguments):
+            self.calls += 1
+            if self.calls % (every + 1) == 0:
+                raise errors[self.calls % len(errors)]
+            return super().run(*arguments)
+
+    errors = [Interrupted(), MemoryError(), KeyboardInterrupt(), RuntimeError("the reward is gone")]
+    session = begin(journal, Unreliable())
+    failed = 0
+    while session.outcome is None:
+        before = session.images
+        try:
+            session.advance()
+        except (Interrupted, MemoryError, KeyboardInterrupt, RuntimeError):
+            failed += 1
+            assert session.images == before
+    assert failed > 5
+    assert same(session.outcome, run(tmp_path / "whole.sqlite", config=FIVE))
+    assert rows(journal.path) == rows(tmp_path / "whole.sqlite")
+    assert sum(event.kind == "interrupted" for event in journal.events()) == failed
+
+
+def test_a_callback_that_raises_loses_nothing_and_is_called_again(journal, tmp_path):
+    heard, refused = [], set()
+
+    def refuse_once(key):
+        if key not in refused:
+            refused.add(key)
+            raise Interrupted
+
+    def on_generation(summary):
+        refuse_once(summary.generation)
+        heard.append(summary.generation)
+
+    def on_batch(images, total):
+        refuse_once((images, total))
+
+    evaluator = ExactEvaluator()
+    session = begin(journal, evaluator, on_generation=on_generation, on_batch=on_batch)
+    while session.outcome is None or (session.total, session.total) not in refused:
+        try:
+            session.advance()
+        except Interrupted:
+            continue
+    assert not session.advance()
+    assert heard == [1, 2, 3, 4, 5]
+    whole = ExactEvaluator()
+    assert same(session.outcome, run(tmp_path / "whole.sqlite", whole, FIVE))
+    assert evaluator.batches == whole.batches
+
+
+def test_an_evaluator_may_be_made_anew(journal, tmp_path):
+    session = begin(journal, ExactEvaluator(stop_at=0))
+    used = []
+    while session.outcome is None:
+        session.evaluator = ExactEvaluator()
+        session.advance()
+        used += session.evaluator.batches
+    whole = ExactEvaluator()
+    assert same(session.outcome, run(tmp_path / "whole.sqlite", whole, FIVE))
+    assert used == whole.batches
+
+
+def test_a_new_session_stands_where_the_journal_ends(journal):
+    session = begin(journal)
+    until(session, "generation", 4)
+    again = begin(journal)
+    for name in ("phase", "generation", "images", "total", "outcome"):
+        assert getattr(again, name) == getattr(session, name)
+    assert again.best().generation == session.best().generation
+    assert (again.best().vector == session.best().vector).all()
+
+
+def test_what_a_resumed_session_tells(journal):
+    until(begin(journal), "generation", 3)
+    summaries, counts = [], []
+    session = begin(
+        journal, on_generation=summaries.append, on_batch=lambda *given: counts.append(given)
+    )
+    images = session.images
+    to_the_end(session)
+    assert [summary.generation for summary in summaries] == [3, 4, 5]
+    assert counts[0][0] > images
+    assert counts[-1][0] == counts[-1][1]
+
+
+def test_the_best_is_the_best_validated_mean(journal):
+    session = begin(journal)
+    assert session.best() is None
+    session.advance()
+    assert session.best().generation == 0
+    assert (session.best().vector == SPACE.identity).all()
+    assert (session.best().gain.low, session.best().gain.high) == (0, 0)
+    to_the_end(session)
+    validated = {e.generation: e for e in journal.evaluations("validation")}
+    rewards = {generation: e.rewards[0].mean() for generation, e in validated.items()}
+    best = session.best()
+    assert best.generation == max(rewards, key=rewards.get) > 0
+    assert (best.reward, best.plain) == (rewards[best.generation], rewards[0])
+    per_prompt = [
+        prompt_means(validated[g].rewards[0], validated[g].bucket) for g in (best.generation, 0)
+    ]
+    assert best.gain == bootstrap_interval(per_prompt[0] - per_prompt[1], FIVE.seed)
+    assert (best.vector == validated[best.generation].vectors[0]).all()
+
+
+class Clock:
+    """Stands for the `time` of a session; each batch takes one second."""
+
+    now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+
+class Timed(ExactEvaluator):
+    def __init__(self, clock):
+        super().__init__()
+        self.clock = clock
+
+    def plan(self, *arguments):
+        self.clock.now += 50  # the model is loaded
+        return super().plan(*arguments)
+
+    def run(self, *arguments):
+        self.clock.now += 1
+        return super().run(*arguments)
+
+
+def test_rests_and_callbacks_are_not_counted(journal, monkeypatch):
+    monkeypatch.setattr(session_module, "time", clock := Clock())
+
+    def draw(*anything):
+        clock.now += 100
+
+    session = begin(
+        journal,
+        Timed(clock),
+        # After the first validation and generation it is at second 5.
+        replace(FIVE, max_seconds=6.0),
+        on_generation=draw,
+        on_batch=draw,
+    )
+    while session.advance():
+        clock.now += 3 * 24 * 3600
+    assert session.outcome.generations == 2
+    seconds = {(e.role, e.generation): e.seconds for e in journal.evaluations()}
+    assert seconds["validation", 0] == 1
+    assert seconds["generation", 1] == seconds["generation", 2] == 4
+
+
+@pytest.mark.parametrize("reopened", [False, True])
+@pytest.mark.parametrize("at", [("generation", 2), ("validation", 2)])
+def test_a_concluded_search_ends_with_its_generation(journal, tmp_path, at, reopened):
+    session = begin(journal)
+    until(session, *at)
+    session.advance()
+    session.conclude()
+    if reopened:
+        session = begin(journal)
+    concluded = to_the_end(session)
+    two = replace(CONFIG, generations=2)
+    assert concluded.generations == 2
+    assert same(concluded, run(tmp_path / "two.sqlite", config=two))
+    assert same(to_the_end(begin(journal)), concluded)
+
+
+def test_a_generation_that_has_not_begun_is_left_out(journal):
+    session = begin(journal)
+    until(session, "generation", 3)
+    session.conclude()
+    assert to_the_end(session).generations == 2
+    assert {e.generation for e in journal.evaluations("generation")} == {1, 2}
+
+
+def test_the_first_generation_is_never_left_out(journal):
+    session = begin(journal)
+    session.conclude()
+    assert to_the_end(session).generations == 1
+
+
+@pytest.mark.parametrize("reopened", [False, True])
+@pytest.mark.parametrize("phase", ["generation", "validation", "selection", "confirmation", "done"])
+def test_a_conclusion_taken_back_leaves_no_trace(journal, tmp_path, phase, reopened):
+    session = begin(journal)
+    until(session, "generation", 3)
+    session.advance()
+    session.conclude()
+    while session.phase != phase:
+        session.advance()
+    if reopened:
+        session = begin(journal)
+    session.go_on()
+    if reopened:
+        session = begin(journal)
+    assert session.outcome is None
+    assert same(to_the_end(session), run(tmp_path / "whole.sqlite", config=FIVE))
+    kinds = [event.kind for event in journal.events()]
+    assert kinds.count("concluded") == kinds.count("went on") == 1
+
+
+def test_a_conclusion_may_be_made_twice(journal):
+    session = begin(journal)
+    until(session, "generation", 3)
+    session.conclude()
+    first = to_the_end(session)
+    session.go_on()
+    session.conclude()
+    evaluator = session.evaluator = ExactEvaluator()
+    assert same(to_the_end(session), first)
+    assert evaluator.batches == []
+
+
+def test_going_on_without_a_conclusion_does_nothing(journal):
+    session = begin(journal)
+    until(session, "generation", 2)
+    session.go_on()
+    assert (session.phase, session.generation) == ("generation", 2)
+    assert [event.kind for event in journal.events()] == ["started"]
+
+
+def test_another_thread_may_conclude_while_a_batch_runs(tmp_path):
+    class Waits(ExactEvaluator):
+        def run(self, *arguments):
+            if len(self.batches) == 6:
+                running.set()
+                assert concluded.wait(10)
+            return super().run(*arguments)
+
+    running, concluded = threading.Event(), threading.Event()
+    with Journal.open(tmp_path / "run.sqlite") as journal:
+        session = begin(journal, Waits())
+        thread = threading.Thread(target=to_the_end, args=(session,))
+        thread.start()
+        assert running.wait(10)
+        session.conclude()
+        concluded.set()
+        thread.join()
+        assert session.outcome.generations == 2
+
+
+def test_the_journal_holds_all_that_a_run_is(journal):
+    sampling = {"steps": 4, "model": "fingerprint", "sigmas": [1.0, 0.5, 0.0]}
+    versions = {"ComfyUI": "0.33.0", "device": "cpu"}
+    session = begin(
+        journal, config=replace(FIVE, sampling=sampling, max_seconds=9e9), versions=versions
+    )
+    to_the_end(session)
+    config = journal.config()
+    assert config["prompts"] == list(FIVE.prompts)
+    assert config["validation_prompts"] == list(FIVE.validation_prompts)
+    assert config["sampling"] == sampling
+    assert config["coefficients"] == list(SPACE.names)
+    assert {"seed", "profile", "bucket_size", "validate_every", "reward", "family"} <= set(config)
+    started, *_, finished = journal.events()
+    assert (started.kind, finished.kind) == ("started", "finished")
+    assert started.detail["generations"] == 5
+    assert started.detail["max_seconds"] == 9e9
+    kept = started.detail["versions"]
+    assert versions.items() <= kept.items()
+    assert {"python", "numpy", "cma", "torch", "comfyui-calibri"} <= set(kept)
+    assert all(kept.values())
+    evaluations = journal.evaluations()
+    assert {e.role for e in evaluations} == {
+        *("validation", "generation", "selection", "confirmation")
+    }
+    for evaluation in evaluations:
+        assert evaluation.seconds > 0
+        assert np.isfinite(evaluation.rewards).all()
+        assert evaluation.rewards.shape == (len(evaluation.vectors), len(evaluation.bucket))
+    with closing(sqlite3.connect(journal.path)) as database:
+        batches = database.execute("SELECT batch FROM results ORDER BY id").fetchall()
+    assert [len(json.loads(batch)) for (batch,) in batches] == session.evaluator.batches
