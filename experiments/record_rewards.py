@@ -55,8 +55,11 @@ def record(score: Scorer, shapes: dict[str, list[int]], preprocess: Any, raw: An
     return {"shapes": shapes, "scores": scores, "gradient": pixels.grad[0, :, ::5, ::5].tolist()}
 
 
-def image_reward(folder: Path) -> dict:
-    """The package's ImageReward, BLIP and all."""
+def image_reward_model(folder: Path) -> tuple[Any, dict[str, list[int]]]:
+    """The package's ImageReward, BLIP and all, and the shapes of its tensors.
+
+    Its files go into `folder`.
+    """
     from ImageReward.models.BLIP.vit import VisionTransformer
     from transformers import BertTokenizer
 
@@ -98,7 +101,12 @@ def image_reward(folder: Path) -> dict:
     transform, head = package._transform, package.MLP
     package._transform, package.MLP = (lambda _: transform(SIZE)), (lambda _: head(64))
     model = package.ImageReward(str(folder / "med_config.json"))
-    shapes = fill(model)
+    return model, fill(model)
+
+
+def image_reward(folder: Path) -> dict:
+    """ImageReward's entry."""
+    model, shapes = image_reward_model(folder)
 
     def raw(prompt: str, pixels: torch.Tensor) -> torch.Tensor:
         text = model.blip.tokenizer(

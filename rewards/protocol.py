@@ -31,6 +31,13 @@ class Card:
     bounds: tuple[float, float] = (float("-inf"), float("inf"))
 
 
+class RewardUnavailableError(RuntimeError):
+    """The reward cannot be asked now: its server or its worker is gone.
+
+    The same batch may be scored later, so a calibration pauses and keeps everything.
+    """
+
+
 @runtime_checkable
 class Reward(Protocol):
     """Scores images against their prompts."""
