@@ -16,6 +16,7 @@ from .preset_metadata import MAX_BLOCKS, MAX_MEMBERS
 _FLUX = {"total", "n_models", "doubles_main", "singles", "n_double", "n_single"}
 _SD3 = {"total", "n_models", "main", "context", "attn2", "n_blocks", "n_context", "n_attn2"}
 _QWEN = {"total", "n_models", "n_blocks"}
+_BLOCKS = "blocks"  # the vector's length without its weights: of October 2025's Qwen-Image only
 
 
 class OfficialCheckpointError(ValueError):
@@ -82,7 +83,10 @@ def read_layout(
     contradict themselves.
     """
     layout = _read_counts(shapes, second_attention_blocks)
-    for key, expected in layout.shapes.items():
+    needed = layout.shapes
+    if _BLOCKS in shapes:
+        needed[_BLOCKS] = layout.total - layout.members
+    for key, expected in needed.items():
         if shapes[key] != expected:
             raise OfficialCheckpointError(
                 f"The checkpoint's shapes contradict themselves: {key} is {_shown(shapes[key])} "
@@ -110,6 +114,28 @@ def unflatten(
         if slot.name is not None:
             members[member][slot.name] = 1.0 if slot.dead else float(value)
     return members, [float(weight) for weight in flat[-layout.members :]]
+
+
+def as_run(
+    layout: OfficialLayout,
+    members: Sequence[Mapping[str, float]],
+    weights: Sequence[float],
+    guided: bool,
+) -> tuple[list[dict[str, float]], list[float]]:
+    """Members and weights as they act in the official code, where a weight of exactly 0 is special.
+
+    Of SD3 and Qwen-Image it runs the plain model, unweighted, in place of a member of guidance
+    whose weight is 0, and where all the weights of an ensemble are: those come back as coefficients
+    of 1 with the weight 1.
+    """
+    plain = dict.fromkeys(coefficient_names(layout), 1.0)
+    found = [(dict(member), weight) for member, weight in zip(members, weights, strict=True)]
+    if layout.family != "flux":
+        if guided:
+            found = [(m, w) if w != 0.0 else (plain, 1.0) for m, w in found]
+        elif not any(weights):
+            found[0] = (plain, 1.0)
+    return [member for member, _ in found], [weight for _, weight in found]
 
 
 def flatten(
@@ -219,14 +245,14 @@ def _pairs(kind: str, blocks: range, stream: str = "") -> list[_Slot]:
 def _read_counts(shapes: Mapping[str, int], second: Sequence[int] | None) -> OfficialLayout:
     """The layout of the counts alone, the sizes still unchecked."""
     keys = set(shapes)
-    if keys not in (_FLUX, _FLUX | {"doubles_ctx"}, _SD3, _QWEN):
+    if keys not in (_FLUX, _FLUX | {"doubles_ctx"}, _SD3, _QWEN, _QWEN | {_BLOCKS}):
         found = ", ".join(sorted(map(str, keys)))[:200] or "nothing"
         raise OfficialCheckpointError(
             f"The checkpoint's shapes ({found}) are those of no model of the official code: use a "
             "checkpoint of FLUX.1, SD3 or Qwen-Image."
         )
     members = _count(shapes, "n_models", 1, MAX_MEMBERS)
-    if keys == _QWEN:
+    if keys - {_BLOCKS} == _QWEN:
         blocks = {"block": _count(shapes, "n_blocks", 1, MAX_BLOCKS)}
         return OfficialLayout("qwen-image", "gate", members, blocks)
     if keys == _SD3:

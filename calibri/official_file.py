@@ -23,6 +23,8 @@ from .preset_metadata import MAX_WEIGHT
 
 # The longest published vector makes some twenty kilobytes.
 MAX_BYTES = 2**20
+# Python reads whole numbers of so many digits under any of its settings.
+_MAX_DIGITS = 640
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,11 @@ class OfficialCheckpoint:
         return datetime.datetime.fromtimestamp(self.timestamp, datetime.timezone.utc).isoformat()
 
 
+def read_whole_number(digits: str) -> int | float:
+    """For json.loads: a number too long for Python to read is infinite, and so refused by us."""
+    return int(digits) if len(digits) <= _MAX_DIGITS else math.inf
+
+
 def read_checkpoint(path: str | os.PathLike[str]) -> OfficialCheckpoint:
     """Read a checkpoint of any origin; OfficialCheckpointError for anything that is none."""
     path = Path(path)
@@ -62,11 +69,10 @@ def read_checkpoint(path: str | os.PathLike[str]) -> OfficialCheckpoint:
             "and folder."
         ) from error
     try:
-        held = json.loads(data)
+        held = json.loads(data, parse_int=read_whole_number)
     except (ValueError, RecursionError) as error:
         raise OfficialCheckpointError(
-            f"The file {path} is truncated or no JSON ({str(error)[:200]}): copy it again or "
-            "choose another."
+            f"The file {path} is truncated or no JSON: copy it again or choose another."
         ) from error
     try:
         return _read(held)

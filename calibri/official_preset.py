@@ -16,6 +16,7 @@ from .coefficients import LOWER, UPPER, coefficient_space
 from .official import (
     OfficialCheckpointError,
     OfficialLayout,
+    as_run,
     coefficient_names,
     dead_indices,
     flatten,
@@ -47,7 +48,6 @@ def preset_of_checkpoint(
     Raises OfficialCheckpointError where the members are said to be what they cannot be.
     """
     layout = read_layout(checkpoint.shapes)
-    named, weights = unflatten(layout, checkpoint.solution)
     guided = members == CFG or (
         members == AUTO and layout.members == 2 and layout.family in _WITH_CFG
     )
@@ -56,11 +56,13 @@ def preset_of_checkpoint(
             f"The checkpoint has {layout.members} members but classifier-free guidance has two, "
             "one for the prompt and one for the negative prompt: let its members be an ensemble."
         )
+    named, weights = unflatten(layout, checkpoint.solution)
     guidance = None
     if guided:
         rescale = layout.family in _RESCALED
         scale = _nearest_scale(weights, rescale) if cfg is None else cfg
         guidance = Guidance(scale, rescale)
+    named, weights = as_run(layout, named, weights, guided)
     return Preset(
         family=layout.family,
         blocks=dict(layout.blocks),
@@ -87,7 +89,9 @@ def fit_to_model(checkpoint: OfficialCheckpoint, preset: Preset, backbone: Backb
             "found on, or choose another checkpoint."
         )
     second = tuple(tap.index for tap in backbone.taps if tap.branch == "attention2")
-    named, _ = unflatten(read_layout(checkpoint.shapes, second), checkpoint.solution)
+    layout = read_layout(checkpoint.shapes, second)
+    solution = unflatten(layout, checkpoint.solution)
+    named, _ = as_run(layout, *solution, guided=preset.guidance is not None)
     space = coefficient_space(backbone, preset.granularity)
     members = tuple(
         replace(member, coefficients=space.named(space.vector(coefficients)))

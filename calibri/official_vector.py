@@ -12,11 +12,13 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, NoReturn
 
 import safetensors
 from torch import Tensor
+
+from .official_file import read_whole_number
 
 MODEL_CLASSES = (
     "FluxTransformer2DModel",
@@ -57,7 +59,7 @@ def read_official_vector(path: str | os.PathLike[str]) -> OfficialVector:
     """
     path = Path(path)
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
+        described = json.loads(path.read_text(encoding="utf-8"), parse_int=read_whole_number)
     except OSError as error:
         raise OfficialVectorError(
             f"{path} cannot be read ({error.strerror}): name the JSON file of a vector."
@@ -70,7 +72,8 @@ def read_official_vector(path: str | os.PathLike[str]) -> OfficialVector:
         raise OfficialVectorError(f"{path} holds no JSON object: name the JSON file of a vector.")
     fields = _Fields(path, described)
     name = fields.text("file")
-    if Path(name).name != name:
+    # PureWindowsPath: a name that is a path on any system.
+    if PureWindowsPath(name).name != name or name == "..":
         raise OfficialVectorError(
             f"{path} names its tensors {name!r}, outside its folder: put them beside it."
         )

@@ -1,12 +1,12 @@
 """Our taps on diffusers' models against the official code's recorded outputs.
 
 The coefficients pass through the same mapping as an imported checkpoint's, the members are summed
-by `ensemble.py`: what is compared is what the nodes run.
+by `ensemble.py`: what is compared is what the nodes run. It runs in float64, where any CPU gives
+the same difference; what is left of it is the rounding of the recording.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from .backbones import UnknownBackboneError, read_backbone
 from .coefficients import CoefficientSpace, coefficient_space
 from .ensemble import combine, combine_guidance
-from .official import OfficialCheckpointError, OfficialLayout, read_layout, unflatten
+from .official import OfficialCheckpointError, OfficialLayout, as_run, read_layout, unflatten
 from .official_vector import OfficialVector, OfficialVectorError
+from .recorded_model import call, make_model
 from .taps import GainTaps
 
 TOLERANCE = 1e-5  # of the largest recorded output
@@ -65,7 +66,7 @@ def verify(vector: OfficialVector) -> Verification:
     Raises OfficialVectorError where the vector does not fit together, and ImportError without
     diffusers.
     """
-    model = _make_model(vector)
+    model = make_model(vector)
     try:
         backbone = read_backbone(model)
         second = [tap.index for tap in backbone.taps if tap.branch == "attention2"]
@@ -99,7 +100,7 @@ def verify(vector: OfficialVector) -> Verification:
     return Verification(
         layout,
         output=_compare(outputs[0], vector.output),
-        identity=Comparison(_largest_difference(identity, caller.predict(vector.inputs)), 0.0),
+        identity=Comparison(_largest_difference(identity, call(model, vector.inputs)), 0.0),
         plain=plain,
     )
 
@@ -117,19 +118,7 @@ class _Caller:
         coefficients = np.array([member.get(name, 1.0) for name in self.space.names])
         gains = torch.from_numpy(self.space.expand(coefficients[None]))
         with self.taps.scaled(gains):
-            return self.predict(inputs)
-
-    def predict(self, inputs: Mapping[str, Any]) -> Tensor:
-        """The output under the taps that are entered: the model's own where none are."""
-        try:
-            with torch.inference_mode():
-                output: Tensor = self.model(**inputs, return_dict=False)[0]
-        except Exception as error:  # whatever diffusers raises for inputs that do not fit
-            raise OfficialVectorError(
-                f"{type(self.model).__name__} cannot be called with the vector's inputs "
-                f"({_first_line(error)}): use the files as they were recorded."
-            ) from error
-        return output
+            return call(self.model, inputs)
 
 
 def _run(
@@ -140,67 +129,24 @@ def _run(
     weights: Sequence[float],
 ) -> Tensor:
     """The output of the vector's mode, the official code's corner cases included."""
-    if vector.mode == "cfg":
-        # Members after the second never run.
-        pairs = [_as_run(layout, m, w) for m, w in zip(members[:2], weights[:2], strict=True)]
-        (cond_member, cond_weight), (uncond_member, uncond_weight) = pairs
-        cond = caller(cond_member, vector.inputs)
-        uncond = caller(uncond_member, vector.unconditional)
-        pair = torch.tensor([[cond_weight, uncond_weight]])
+    guided = vector.mode == "cfg"
+    if guided:
+        members, weights = members[:2], weights[:2]  # those after the second never run
+    members, weights = as_run(layout, members, weights, guided)
+    if guided:
+        cond = caller(members[0], vector.inputs)
+        uncond = caller(members[1], vector.unconditional)
         rescale = layout.family == "qwen-image"
-        guided = combine_guidance(torch.zeros_like(cond), cond, uncond, pair, rescale)
-        if rescale and abs(cond_weight) <= SMALLEST_WEIGHT:
-            guided = guided * abs(cond_weight)
-        return guided
-    pairs = [(m, w) for m, w in zip(members, weights, strict=True) if w != 0.0]
-    pairs = pairs or [_as_run(layout, members[0], 0.0)]
-    predictions = [caller(member, vector.inputs) for member, _ in pairs]
-    row = torch.tensor([[weight for _, weight in pairs]])
+        combined = combine_guidance(
+            torch.zeros_like(cond), cond, uncond, torch.tensor([weights]), rescale
+        )
+        if rescale and abs(weights[0]) <= SMALLEST_WEIGHT:
+            combined = combined * abs(weights[0])
+        return combined
+    running = [number for number, weight in enumerate(weights) if weight != 0.0] or [0]
+    predictions = [caller(members[number], vector.inputs) for number in running]
+    row = torch.tensor([[weights[number] for number in running]])
     return combine(torch.zeros_like(predictions[0]), predictions, row)
-
-
-def _as_run(layout: OfficialLayout, member: Member, weight: float) -> tuple[Member, float]:
-    """The member and its weight as they act: of SD3 and Qwen-Image the official code runs the plain
-    model, unweighted, where no member with a weight other than 0 would run.
-    """
-    return ({}, 1.0) if weight == 0.0 and layout.family != "flux" else (member, weight)
-
-
-def _make_model(vector: OfficialVector) -> nn.Module:
-    import diffusers
-
-    known: type[nn.Module] = getattr(diffusers, vector.model_class)
-    try:
-        model = known(**vector.config)
-    except Exception as error:  # whatever diffusers raises for a configuration
-        raise OfficialVectorError(
-            f"The vector's config does not make a {vector.model_class} ({_first_line(error)}): "
-            "use the file as it was recorded."
-        ) from error
-    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    found = {name: tensor.shape for name, tensor in vector.weights.items()}
-    for name in (*expected, *found):
-        if expected.get(name) != found.get(name):
-            problem = (
-                "lacks the weight"
-                if name not in found
-                else "has the unknown weight"
-                if name not in expected
-                else f"has another shape than {tuple(expected[name])} for the weight"
-            )
-            raise OfficialVectorError(
-                f"The vector {problem} {name!r} of its {vector.model_class}: use the files as they "
-                "were recorded."
-            )
-    model.load_state_dict(dict(vector.weights))
-    accepted = inspect.signature(model.forward).parameters
-    for name in (*vector.inputs, *vector.unconditional):
-        if name not in accepted:
-            raise OfficialVectorError(
-                f"The vector has the input {name!r}, which this diffusers' {vector.model_class} "
-                "does not take: use the diffusers version that the vector names."
-            )
-    return model.eval().requires_grad_(False)
 
 
 def _compare(output: Tensor, recorded: Tensor) -> Comparison:
@@ -219,7 +165,3 @@ def _largest_difference(one: Tensor, other: Tensor) -> float:
 
 def _count(blocks: Mapping[str, int]) -> str:
     return " and ".join(f"{count} {kind} blocks" for kind, count in blocks.items())
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:200] or type(error).__name__

@@ -15,6 +15,7 @@ import pytest
 from comfyui_calibri.calibri.official import (
     OfficialCheckpointError,
     OfficialLayout,
+    as_run,
     dead_indices,
     flatten,
     ignored_coefficients,
@@ -216,6 +217,36 @@ def test_second_attention_in_other_blocks_than_the_first() -> None:
 def test_shapes_that_cannot_be(shapes: dict[str, Any], problem: str) -> None:
     with pytest.raises(OfficialCheckpointError, match=f"{problem}.*: use|{problem}.*; use"):
         read_layout(shapes)
+
+
+def test_qwen_checkpoints_of_october_2025_count_their_blocks_numbers_too() -> None:
+    assert read_layout(QWEN | {"blocks": 12}) == read_layout(QWEN)
+    with pytest.raises(OfficialCheckpointError, match=r"blocks is 3 where .* make 12"):
+        read_layout(QWEN | {"blocks": 3})
+
+
+@pytest.mark.parametrize(
+    ("shapes", "weights", "guided", "plain", "acting"),
+    [
+        (SD35_LARGE_2, (3.0, 0.0), True, {1}, [3.0, 1.0]),
+        (SD35_LARGE_2, (0.0, 0.0), True, {0, 1}, [1.0, 1.0]),
+        (SD35_LARGE_2, (3.0, 0.0), False, set(), [3.0, 0.0]),
+        (SD35_LARGE_2, (0.0, 0.0), False, {0}, [1.0, 0.0]),
+        (QWEN, (0.0,), False, {0}, [1.0]),
+        (FLUX_LAYER_2, (3.0, 0.0), True, set(), [3.0, 0.0]),
+        (FLUX_LAYER_2, (0.0, 0.0), False, set(), [0.0, 0.0]),
+    ],
+)
+def test_weights_of_exactly_0(
+    shapes: dict[str, int], weights: tuple[float, ...], guided: bool, plain: set[int], acting: Any
+) -> None:
+    layout = read_layout(shapes)
+    members, _ = unflatten(layout, [0.5] * layout.total)
+    found, found_weights = as_run(layout, members, weights, guided)
+    assert found_weights == acting
+    for number, member in enumerate(found):
+        expected = dict.fromkeys(members[0], 1.0) if number in plain else members[number]
+        assert member == expected
 
 
 @pytest.mark.parametrize("length", [0, 12, 14])

@@ -100,6 +100,21 @@ def test_wrong_checkpoints(tmp_path: Path, changes: dict[str, Any], problem: str
         read_checkpoint(write(tmp_path / "a.json", **changes))
 
 
+@pytest.mark.parametrize("key", ["solution", "shapes"])
+def test_numbers_too_long_for_python(tmp_path: Path, key: str) -> None:
+    """Our sentence, not Python's about its own limit."""
+    path = write(tmp_path / "a.json")
+    first = '"solution": [' if key == "solution" else '"n_models": '
+    text = path.read_text()
+    start = text.index(first) + len(first)
+    end = start + len(text[start:].split(",")[0])
+    path.write_text(f"{text[:start]}{'9' * 5000}{text[end:]}")
+    with pytest.raises(OfficialCheckpointError) as found:
+        read_checkpoint(path)
+    assert "is inf and not a number" in str(found.value) or "n_models = inf" in str(found.value)
+    assert len(str(found.value)) < 300
+
+
 @pytest.mark.parametrize("data", [b"", b"hello", b"\xff\xfe", b'{"step": 1', b"[" * 100_000])
 def test_files_that_are_no_json(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "a.json").write_bytes(data)

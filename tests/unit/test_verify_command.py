@@ -112,6 +112,11 @@ def nan(vector: Path) -> None:
     rewrite(vector, coefficients=[*coefficients[:-1], float("nan")])
 
 
+def digits(vector: Path) -> None:
+    start = '"coefficients": ['
+    vector.write_text(vector.read_text().replace(start, f"{start}{'9' * 5000}, ", 1))
+
+
 FLUX, SD3 = "FluxTransformer2DModel", "SD3Transformer2DModel"
 SD3_SHAPES = {
     "total": 22,
@@ -136,12 +141,18 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
         "cannot be read",
     ),
     "tensors elsewhere": (field(file="../qwen_guided.safetensors"), "outside its folder"),
+    "tensors above": (field(file=".."), "outside its folder"),
+    "tensors that are the folder": (field(file="."), "outside its folder"),
+    "tensors anywhere": (field(file="/etc/passwd"), "outside its folder"),
+    "tensors in a Windows folder": (field(file="..\\qwen.safetensors"), "outside its folder"),
     "unknown class": (field(diffusers_class="UNet2DModel"), "one of FluxTransformer2DModel"),
     "no class": (field(diffusers_class=None), "has no 'diffusers_class'"),
     "wrong class": (field(diffusers_class=SD3), f"config does not make a {SD3}"),
     "a class of like arguments": (field(diffusers_class=FLUX), "lacks the weight"),
     "wrong config": (within("config", num_layers="three"), "config does not make"),
-    "another size": (within("config", num_layers=4), "lacks the weight"),
+    "another size": (within("config", num_layers=4), "its weights are those of 3 transformer_bl"),
+    "a million blocks": (within("config", num_layers=10**6), "has the number 1000000, larger than"),
+    "a wide rotation": (within("config", axes_dims_rope=[4, 6, 10**9]), "the number 1000000000"),
     "another shape": (within("config", joint_attention_dim=23), "has another shape than"),
     "unknown weight": (replaced(weights__more=torch.ones(1)), "has the unknown weight 'more'"),
     "no weight": (without("weights.proj_out.bias"), "lacks the weight 'proj_out.bias'"),
@@ -155,6 +166,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "too few coefficients": (field(coefficients=[1.0]), "does not fit together"),
     "coefficients that are words": (field(coefficients=["1"]), "a list of finite numbers"),
+    "a number of 5,000 digits": (digits, "a list of finite numbers"),
     "not a number": (nan, "a list of finite numbers"),
     "no output": (without("output"), "lacks the tensor 'output'"),
     "output of another shape": (replaced(output=torch.ones(2, 4)), "has shape (2, 4)"),
@@ -162,6 +174,11 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "no negative prompt": (without("uncond.hidden_states"), "'uncond.hidden_states'"),
     "half a call": (without("in.timestep"), "cannot be called with the vector's inputs"),
     "an unknown input": (replaced(in__music=torch.ones(2)), "the input 'music'"),
+    "the caller's own argument": (replaced(in__return_dict=torch.ones(1)), "input 'return_dict'"),
+    "an argument that is no tensor": (
+        replaced(uncond__attention_kwargs=torch.ones(1)),
+        "input 'attention_kwargs'",
+    ),
     "image shapes that are none": (field(img_shapes=[1]), "img_shapes = [1]"),
 }
 
