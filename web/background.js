@@ -1,0 +1,35 @@
+/**
+ * Calibrations in the background, in ComfyUI's page: a sidebar tab, commands, toasts, and the offer
+ * to resume what a restart or a pause has left. What a run is, only the server knows; `runs/` shows
+ * it.
+ */
+
+import { app } from "../../scripts/app.js";
+import { COMMANDS, runCommand } from "./runs/commands.js";
+import { watchForNews } from "./runs/news.js";
+import { offerToResume } from "./runs/offer.js";
+import { runs } from "./runs/runs.js";
+import { TAB } from "./runs/tab.js";
+
+const style = document.createElement("link");
+style.rel = "stylesheet";
+style.href = new URL("./runs/runs.css", import.meta.url).href;
+document.head.append(style);
+
+app.registerExtension({
+  name: "Calibri.Background",
+  commands: COMMANDS.map(({ id, label, icon }) => ({
+    id,
+    label,
+    icon,
+    function: () => runCommand(id),
+  })),
+  menuCommands: [{ path: ["Extensions", "Calibri"], commands: COMMANDS.map(({ id }) => id) }],
+  // Not async: the page's start does not wait for the list of runs.
+  setup() {
+    app.extensionManager.registerSidebarTab(TAB);
+    watchForNews(runs);
+    offerToResume(runs);
+    runs.load();
+  },
+});

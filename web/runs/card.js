@@ -1,0 +1,116 @@
+/** One run in the list: its state, how far it is, what it gained, and what can be asked of it. */
+
+import { app } from "../../../scripts/app.js";
+import {
+  ACTIONS,
+  DELETE,
+  deleteQuestion,
+  fits,
+  gainWords,
+  presetWords,
+  progressWords,
+  stateWords,
+  waitWords,
+  workWords,
+} from "./words.js";
+
+export class RunCard {
+  #runs;
+  #run = null;
+  #buttons = new Map();
+  #state = made("span", "calibri-state");
+  #title = made("h3");
+  #bar = made("progress");
+  #lines = made("div", "calibri-lines");
+
+  constructor(runs) {
+    this.#runs = runs;
+    const head = made("div", "calibri-head");
+    head.append(this.#title, this.#state);
+    const buttons = made("div", "calibri-buttons");
+    for (const [name, action] of Object.entries(ACTIONS))
+      buttons.append(this.#button(name, action, () => this.#runs.act(this.#run.id, name)));
+    const remove = this.#button("delete", { ...DELETE, label: "" }, () => this.#askToDelete());
+    remove.classList.add("calibri-delete");
+    buttons.append(remove);
+    this.element = made("li", "calibri-run");
+    this.element.append(head, this.#bar, this.#lines, buttons);
+  }
+
+  show(run) {
+    this.#run = run;
+    this.element.dataset.run = run.id;
+    this.element.dataset.state = run.state;
+    setText(this.#title, run.title);
+    setText(this.#state, stateWords(run));
+    this.#bar.max = Math.max(1, run.total ?? 0);
+    this.#bar.value = run.state === "finished" ? this.#bar.max : (run.images ?? 0);
+    this.#bar.setAttribute("aria-label", `Progress of ${run.title}`);
+    this.#showLines([
+      progressWords(run),
+      workWords(run),
+      run.state === "running" ? "" : (run.reason ?? ""),
+      gainWords(run),
+      presetWords(run),
+      waitWords(run),
+    ]);
+    this.#showButtons(run);
+  }
+
+  #showLines(lines) {
+    const words = lines.filter((line) => line !== "");
+    while (this.#lines.children.length > words.length) this.#lines.lastChild.remove();
+    while (this.#lines.children.length < words.length) this.#lines.append(made("p"));
+    words.forEach((line, number) => setText(this.#lines.children[number], line));
+  }
+
+  #showButtons(run) {
+    const focused = this.element.contains(document.activeElement);
+    for (const [name, button] of this.#buttons) {
+      button.hidden = name in ACTIONS && !fits(name, run);
+      const { label } = ACTIONS[name] ?? DELETE;
+      button.setAttribute("aria-label", `${label} ${run.title}`);
+    }
+    // The button just pressed may be gone: the keyboard stays on this card.
+    if (focused && document.activeElement.hidden)
+      [...this.#buttons.values()].find((button) => !button.hidden)?.focus();
+  }
+
+  #button(name, { label, hint, icon }, press) {
+    const button = made("button");
+    button.type = "button";
+    button.title = hint;
+    const picture = made("i", icon);
+    picture.setAttribute("aria-hidden", "true");
+    button.append(picture, label);
+    button.addEventListener("click", async () => {
+      // Not `disabled`, which would lose the focus.
+      if (button.ariaDisabled === "true") return;
+      button.ariaDisabled = "true";
+      try {
+        await press();
+      } finally {
+        button.ariaDisabled = "false";
+      }
+    });
+    this.#buttons.set(name, button);
+    return button;
+  }
+
+  async #askToDelete() {
+    const run = this.#run;
+    if (await app.extensionManager.dialog.confirm(deleteQuestion(run)))
+      await this.#runs.remove(run.id);
+  }
+}
+
+function made(tag, className = "") {
+  const element = document.createElement(tag);
+  element.className = className;
+  return element;
+}
+
+/** Only where it differs: a screen reader need not hear it again. */
+function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}

@@ -1,0 +1,32 @@
+/** Commands for the palette, the menu and key bindings; each acts on the one run that it fits. */
+
+import { app } from "../../../scripts/app.js";
+import { runs } from "./runs.js";
+import { TAB, tabIsOpen } from "./tab.js";
+import { ACTIONS, byState, fits, NEWS, NO_RUN } from "./words.js";
+
+const TOAST_MS = 5000;
+
+export const COMMANDS = Object.entries(ACTIONS).map(([action, { label, icon }]) => ({
+  id: `Calibri.${label}Run`,
+  label: `Calibri: ${label} the calibration`,
+  icon,
+  action,
+}));
+
+/** Do it where there is one run to do it to; else say so, with the list open if there are several. */
+export async function runCommand(id) {
+  const { action } = COMMANDS.find((command) => command.id === id);
+  await runs.load();
+  const fitting = runs.all.filter((run) => fits(action, run)).sort(byState);
+  const [run, another] = fitting.filter((other) => byState(other, fitting[0]) === 0);
+  if (run && !another) return runs.act(run.id, action);
+  if (another && !tabIsOpen())
+    await app.extensionManager.command.execute(`Workspace.ToggleSidebarTab.${TAB.id}`);
+  app.extensionManager.toast.add({
+    severity: "info",
+    summary: NEWS.refused,
+    detail: another ? NO_RUN.several : NO_RUN[action],
+    life: TOAST_MS,
+  });
+}

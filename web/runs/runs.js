@@ -1,0 +1,109 @@
+/**
+ * The calibrations as this page knows them: the server's summaries, kept up to date by its events.
+ *
+ * A `runs` event says that something changed: `detail.before` and `detail.now` are the summaries of
+ * one run, null where it was not known or is gone. An action that fails sends a `refused` event with
+ * the server's sentence.
+ */
+
+import { api } from "../../../scripts/api.js";
+
+const LISTED = "/calibri/runs";
+const DELETED = "deleted"; // the state in the last event of a run
+
+class Runs extends EventTarget {
+  #runs = new Map();
+  #followed = new Set();
+  #following = false;
+
+  constructor() {
+    super();
+    // At once: the page warns of events that nobody listens to.
+    api.addEventListener("calibri.run", ({ detail }) => this.#take(detail));
+    api.addEventListener("reconnected", () => this.#afterReconnecting());
+  }
+
+  /** Summaries, in the server's order. */
+  get all() {
+    return [...this.#runs.values()];
+  }
+
+  /** Read the list anew. A run that is no longer there counts as deleted. */
+  async load() {
+    const answer = await this.#ask(LISTED);
+    if (answer === null) return;
+    const listed = new Set(answer.runs.map((run) => run.id));
+    for (const run of this.all) if (!listed.has(run.id)) this.#take({ ...run, state: DELETED });
+    for (const run of answer.runs) this.#take(run);
+  }
+
+  /** `action`: pause, resume, stop or finish. What comes of it arrives as an event. */
+  async act(id, action) {
+    const summary = await this.#ask(`${LISTED}/${encodeURIComponent(id)}/${action}`, "POST", {});
+    if (summary?.id) this.#take(summary);
+  }
+
+  /** To the server's trash. */
+  async remove(id) {
+    const answer = await this.#ask(`${LISTED}/${encodeURIComponent(id)}`, "DELETE", {});
+    const run = this.#runs.get(id);
+    if (answer !== null && run) this.#take({ ...run, state: DELETED });
+  }
+
+  /** Ask for every batch of what runs, not for whole generations only, or no longer. */
+  follow(following) {
+    this.#following = following;
+    this.#updateFollowed();
+  }
+
+  #take(run) {
+    const before = this.#runs.get(run.id) ?? null;
+    const now = run.state === DELETED ? null : run;
+    if (now === null) this.#runs.delete(run.id);
+    else this.#runs.set(run.id, now);
+    this.#updateFollowed();
+    this.dispatchEvent(new CustomEvent("runs", { detail: { before, now } }));
+  }
+
+  #updateFollowed() {
+    const wanted = this.#following ? this.all.filter((run) => run.state === "running") : [];
+    const ids = new Set(wanted.map((run) => run.id));
+    for (const id of ids) if (!this.#followed.has(id)) this.#tellFollowing(id, "follow");
+    for (const id of this.#followed) if (!ids.has(id)) this.#tellFollowing(id, "unfollow");
+    this.#followed = ids;
+  }
+
+  #tellFollowing(id, action) {
+    if (!this.#runs.has(id)) return;
+    const path = `${LISTED}/${encodeURIComponent(id)}/${action}`;
+    this.#ask(path, "POST", { client_id: api.clientId });
+  }
+
+  /** ComfyUI may have been restarted: it has forgotten who follows, and its runs may rest. */
+  async #afterReconnecting() {
+    this.#followed = new Set();
+    await this.load();
+  }
+
+  /** The server's answer; null, after a `refused` event, where there is none. */
+  async #ask(path, method = "GET", body = undefined) {
+    const headers = { "Content-Type": "application/json" };
+    const request = body === undefined ? {} : { headers, body: JSON.stringify(body) };
+    try {
+      const response = await api.fetchApi(path, { method, cache: "no-store", ...request });
+      const answer = await response.json().catch(() => ({}));
+      if (response.ok) return answer;
+      this.#refuse(answer.error ?? `${response.status} ${response.statusText}`);
+    } catch (error) {
+      // Reconnecting, the page says so itself.
+      if (method !== "GET") this.#refuse(`ComfyUI does not answer: ${error.message}`);
+    }
+    return null;
+  }
+
+  #refuse(sentence) {
+    this.dispatchEvent(new CustomEvent("refused", { detail: sentence }));
+  }
+}
+
+export const runs = new Runs();
