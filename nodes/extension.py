@@ -12,9 +12,11 @@ from .background.slice_node import CalibriSlice
 from .bake import CalibriSaveWeightPatch
 from .calibrate import CalibriCalibrate
 from .combine_rewards import CalibriCombineRewards, CalibriRewardFloor
+from .compositional_rewards import CalibriCompositionalReward, CalibriScoreDetections
 from .demo import CalibriLoadDemoTextEncoder
 from .official import CalibriExportCheckpoint, CalibriImportCheckpoint
 from .presets import CalibriLoadPreset, CalibriSavePreset
+from .prompt_tools import CalibriLoadPrompts, CalibriPromptTemplate, CalibriSplitPrompts
 from .prompts import CalibriPromptSet
 from .rewards import CalibriDemoReward, CalibriLoadReward
 from .scoring import CalibriPickBest, CalibriScoreImages
@@ -33,19 +35,24 @@ class CalibriExtension(ComfyExtension):
             CalibriCalibrate,
             CalibriCalibrateBackground,
             CalibriCombineRewards,
+            CalibriCompositionalReward,
             CalibriDemoReward,
             CalibriExportCheckpoint,
             CalibriImportCheckpoint,
             CalibriLoadDemoTextEncoder,
             CalibriLoadPreset,
+            CalibriLoadPrompts,
             CalibriLoadReward,
             CalibriPickBest,
             CalibriPromptSet,
+            CalibriPromptTemplate,
             CalibriRewardFloor,
             CalibriRewardInput,
             CalibriSavePreset,
+            CalibriScoreDetections,
             CalibriSaveWeightPatch,
             CalibriScoreImages,
             CalibriSlice,
+            CalibriSplitPrompts,
             CalibriWorkflowReward,
         ]
