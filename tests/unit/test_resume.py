@@ -1,7 +1,9 @@
 """A run that was stopped anywhere, even by kill -9, ends as if it had not been."""
 
+import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +11,9 @@ import pytest
 
 import comfyui_calibri
 from comfyui_calibri.calibri.journal import Journal, JournalError
+from comfyui_calibri.calibri.session import Session
 
-from .exact_run import CONFIG, ExactEvaluator, Interrupted, rows, run, same
+from .exact_run import CONFIG, SPACE, ExactEvaluator, Interrupted, rows, run, same
 
 
 @pytest.mark.parametrize("profile", ["default", "paper"])
@@ -57,12 +60,9 @@ def test_killed_process_resumes_bit_for_bit(tmp_path):
     whole = ExactEvaluator()
     run(tmp_path / "whole.sqlite", whole)
     path = tmp_path / "killed.sqlite"
-    (tmp_path / "comfyui_calibri").symlink_to(
-        Path(comfyui_calibri.__file__).parent, target_is_directory=True
-    )
     script = f"""
 import sys, time
-sys.path[:0] = [{str(tmp_path)!r}, {str(Path(__file__).parent)!r}]
+sys.path[:0] = [{importable(tmp_path)!r}, {str(Path(__file__).parent)!r}]
 from exact_run import ExactEvaluator, Path, run
 class Slow(ExactEvaluator):
     def run(self, *arguments):
@@ -90,6 +90,80 @@ run(Path({str(path)!r}), Slow())
     # Eight batches had their result when the ninth was told: nothing of them is done again.
     assert kept >= sum(whole.batches[:8])
     assert sum(left.batches) == sum(whole.batches) - kept
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork, so that twenty runs start at once")
+def test_killed_at_twenty_random_moments(tmp_path):
+    config = replace(CONFIG, generations=30)
+    whole, last = ExactEvaluator(), ExactEvaluator()
+    outcome = run(tmp_path / "whole.sqlite", whole, config)
+    path = tmp_path / "killed.sqlite"
+    arguments = [importable(tmp_path), str(path), "7", "20"]
+    script = Path(__file__).with_name("killed_runs.py")
+    printed = subprocess.run(
+        [sys.executable, str(script), *arguments], capture_output=True, text=True, check=True
+    )
+    killed, begun = map(int, printed.stdout.split())
+    assert killed == 20
+    assert begun > 20
+    assert same(run(path, last, config), outcome)
+    assert rows(path) == rows(tmp_path / "whole.sqlite")
+    repeated = begun + len(last.batches) - len(whole.batches)
+    assert 0 < repeated <= killed
+
+
+def to_the_end(session):
+    while session.advance():
+        pass
+
+
+def importable(folder: Path) -> str:
+    """A folder from which another process imports the package."""
+    package = Path(comfyui_calibri.__file__).parent
+    (folder / "comfyui_calibri").symlink_to(package, target_is_directory=True)
+    return str(folder)
+
+
+@contextmanager
+def full_disk(kind, journal):
+    """Within, the journal's file cannot grow."""
+    if kind == "pages":
+        pages = journal._database.execute("PRAGMA page_count").fetchone()[0]
+        journal._database.execute(f"PRAGMA max_page_count = {pages}")
+        yield
+        journal._database.execute("PRAGMA max_page_count = 1073741823")
+        return
+    resource = pytest.importorskip("resource", reason="POSIX's limit of a file's size")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    log = journal.path.with_name(journal.path.name + "-wal")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (log.stat().st_size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("kind", ["pages", "file size"])
+@pytest.mark.parametrize("batches", [0, 1, 9])
+def test_a_full_disk_costs_no_more_than_a_batch(tmp_path, kind, batches):
+    whole, before, after = ExactEvaluator(), ExactEvaluator(), ExactEvaluator()
+    outcome = run(tmp_path / "whole.sqlite", whole)
+    path = tmp_path / "run.sqlite"
+    with Journal.open(path) as journal:
+        session = Session(CONFIG, SPACE, before, journal)
+        for _ in range(batches):
+            session.advance()
+        with full_disk(kind, journal), pytest.raises(JournalError, match=r"see that .* disk has"):
+            to_the_end(session)
+        with pytest.raises(JournalError, match=r"stopped with an error.*open it anew"):
+            session.advance()
+        done = session.images
+    with Journal.read(path) as journal:
+        kept = sum(evaluation.done for evaluation in journal.evaluations())
+    assert kept == done < sum(whole.batches)
+    assert same(run(path, after), outcome)
+    assert rows(path) == rows(tmp_path / "whole.sqlite")
+    assert len(before.batches) + len(after.batches) - len(whole.batches) <= 1
 
 
 def test_a_callback_may_stop_the_run(tmp_path):
