@@ -94,23 +94,18 @@ class RunConfig:
         return samples(self.seed, role, generation, list(held_out) * self.images_per_prompt)
 
 
-def check_same_run(journal: Journal, config: RunConfig, space: EnsembleSpace) -> bool:
+def check_same_run(journal: Journal, config: RunConfig, space: EnsembleSpace) -> None:
     """Begin the run in a new journal, or see that the journal's run is this one.
 
-    Returns whether the journal had a run already. Raises JournalError if it is another one.
+    Raises JournalError if it is another one.
     """
-    wanted = run_record(config, space)
-    held = journal.config()
-    if held is None:
-        journal.set_config(wanted)
-        return False
-    changed = differing_settings(held, wanted)
-    if changed:
+    if journal.config() is None:
+        journal.set_config(run_record(config, space))
+    elif changed := differences(journal, config, space):
         raise JournalError(
             f"The journal {journal.path} belongs to a run with other settings: "
             f"{'; '.join(changed)}. Give this run another name, or restore the settings to go on."
         )
-    return True
 
 
 def differences(journal: Journal, config: RunConfig, space: EnsembleSpace) -> list[str]:

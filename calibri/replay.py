@@ -46,10 +46,8 @@ def check_replay(
 
 
 def _cause(journal: Journal, now: Mapping[str, str]) -> str:
-    began: Mapping[str, str] = {}
-    for event in journal.events():
-        if event.kind == "started":
-            began = event.detail["versions"]
+    kept = (event.detail["versions"] for event in journal.events() if "versions" in event.detail)
+    began: Mapping[str, str] = next(kept, {})
     changed = [
         f"{name} ({began.get(name, 'absent')}, now {now.get(name, 'absent')})"
         for name in sorted(began.keys() | now.keys())

@@ -60,8 +60,8 @@ class Session:
         self._on_generation, self._on_batch = on_generation, on_batch
         self._versions = {**library_versions(), **(versions or {})}
         self._failure: BaseException | None = None
-        resumed = check_same_run(journal, config, space)
-        self._add_event("resumed" if resumed else "started")
+        check_same_run(journal, config, space)
+        self._add_event("resumed" if journal.events() else "started")
         with self._recorded(), self._fatal():
             self._too_large = journal.too_large()
             self._begin()

@@ -2,6 +2,8 @@
 
 import os
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +98,41 @@ def test_one_writer_and_many_readers(path):
             with pytest.raises(JournalError, match="readonly"):
                 reader.set_config({})
     Journal.open(path).close()
+
+
+def test_several_threads_may_use_it_one_at_a_time(path):
+    with Journal.open(path) as journal, ThreadPoolExecutor(4) as threads:
+        evaluation = begun(journal)
+
+        def use(number):
+            journal.add_result(evaluation, BATCHES[number], np.zeros(len(BATCHES[number])), 1.0)
+            journal.add_event("used", {"number": number})
+            return len(journal.events())
+
+        counts = list(threads.map(use, [0, 2] * 40))
+        assert max(counts) == 80
+        assert journal.evaluation("generation", 1).seconds == 80
+        assert len({event.detail["number"] for event in journal.events()}) == 2
+
+
+def test_one_evaluation_is_found_without_reading_all(path):
+    with Journal.open(path) as journal:
+        begun(journal)
+    # As the first version of this program left it.
+    with closing(sqlite3.connect(path)) as database:
+        for index in ("results_of_evaluation", "plans_of_evaluation"):
+            database.execute(f"DROP INDEX {index}")
+    with Journal.read(path) as journal:
+        assert journal.evaluation("generation", 1).pending
+    with Journal.open(path) as journal:
+        asked = []
+        journal._database.set_trace_callback(asked.append)
+        assert journal.evaluation("generation", 1).pending
+        journal._database.set_trace_callback(None)
+        assert len(asked) == 3
+        for query in asked:
+            plan = journal._database.execute(f"EXPLAIN QUERY PLAN {query}").fetchall()
+            assert all("USING" in line[3] and "INDEX" in line[3] for line in plan), plan
 
 
 def test_a_failed_write_leaves_the_journal_usable(path):
