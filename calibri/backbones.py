@@ -56,11 +56,13 @@ class Backbone:
 def read_backbone(model: nn.Module) -> Backbone:
     """Find the taps of a diffusion model: ComfyUI's class, diffusers', or one with such modules.
 
-    Raises UnknownBackboneError where the model fits no entry of `FAMILIES` completely.
+    Raises UnknownBackboneError where the model fits no entry of `FAMILIES` completely, and
+    ValueError for an entry whose taps of one module contradict each other.
     """
     for family in FAMILIES:
         backbone = _read_family(model, family)
         if backbone is not None:
+            _check_modules(backbone)
             return backbone
     found = ", ".join(_describe_containers(model)) or "no list of blocks"
     raise UnknownBackboneError(
@@ -171,6 +173,25 @@ def _gates(
             return None
     layout = modulation.layouts.get(chunks)
     return None if layout is None else (chunks, repeats, layout)
+
+
+def _check_modules(backbone: Backbone) -> None:
+    """A tapped module is multiplied once, so its taps agree on all but their chunks."""
+    first: dict[str, Tap] = {}
+    for tap in backbone.taps:
+        other = first.setdefault(tap.module, tap)
+        for name in ("chunks", "axis", "rows", "repeats", "tanh"):
+            if getattr(tap, name) != getattr(other, name):
+                raise ValueError(
+                    f"The entry of {backbone.family} says of {tap.module} that {name} is "
+                    f"{getattr(other, name)!r} for {other.name} and {getattr(tap, name)!r} for "
+                    f"{tap.name}: give all branches of one module the same."
+                )
+        if other is not tap and tap.chunk == other.chunk:
+            raise ValueError(
+                f"The entry of {backbone.family} taps chunk {tap.chunk} of {tap.module} for both "
+                f"{other.name} and {tap.name}: give each branch a chunk of its own."
+            )
 
 
 def _find(module: nn.Module, path: str) -> nn.Module | None:

@@ -7,7 +7,15 @@ from collections.abc import Callable
 import pytest
 from torch import nn
 
+from comfyui_calibri.calibri import backbones
 from comfyui_calibri.calibri.backbones import UnknownBackboneError, read_backbone
+from comfyui_calibri.calibri.families.entry import (
+    INTERLEAVED,
+    BlockKind,
+    Family,
+    Modulation,
+    Output,
+)
 from comfyui_calibri.demo.model import Flux, FluxConfig
 
 WIDTH = 8
@@ -122,3 +130,40 @@ def test_refusal_names_class_containers_and_document() -> None:
     assert "class Flux with double_blocks (1 DoubleStreamBlock)" in message
     assert "single_blocks (1 SingleStreamBlock)" in message
     assert "docs/backbones.md" in message
+
+
+@pytest.mark.parametrize(
+    ("branches", "problem"),
+    [
+        (
+            (
+                Modulation("linear", "image", {6: ((2, "attention"),)}),
+                Modulation("linear", "text", {6: ((5, "mlp"),)}, rows=INTERLEAVED),
+            ),
+            "blocks.0.linear that rows is 'tiled' for block.0.attention.image and 'interleaved'",
+        ),
+        (
+            (
+                Modulation("linear", "image", {6: ((2, "attention"),)}),
+                Output("linear", "mlp", "image"),
+            ),
+            "that chunks is 6 for block.0.attention.image and 1 for block.0.mlp.image: give all",
+        ),
+        (
+            (
+                Modulation("linear", "image", {6: ((2, "attention"),)}),
+                Modulation("linear", "text", {6: ((2, "attention"),)}),
+            ),
+            "taps chunk 2 of blocks.0.linear for both",
+        ),
+    ],
+)
+def test_an_entry_that_contradicts_itself_is_named(
+    monkeypatch: pytest.MonkeyPatch, branches: tuple[Modulation | Output, ...], problem: str
+) -> None:
+    entry = Family("strange", ("Module",), (BlockKind("block", "blocks", branches),))
+    monkeypatch.setattr(backbones, "FAMILIES", (entry,))
+    model = tree(blocks=nn.ModuleList([tree(linear=linear(6))]))
+    with pytest.raises(ValueError, match="The entry of strange") as found:
+        read_backbone(model)
+    assert problem in str(found.value)
