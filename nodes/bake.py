@@ -52,13 +52,7 @@ class CalibriSaveWeightPatch(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, filename_prefix: str | None) -> bool | str:
-        if filename_prefix is None:  # linked; read when it is known
-            return True
-        try:
-            folders.safe_name(filename_prefix)
-        except ValueError as error:
-            return str(error)
-        return True
+        return folders.check_prefix(filename_prefix)
 
     @classmethod
     def execute(cls, model: ModelPatcher, preset: Preset, filename_prefix: str) -> io.NodeOutput:

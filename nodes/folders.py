@@ -118,6 +118,17 @@ def make_folder(path: Path) -> None:
         ) from error
 
 
+def check_prefix(prefix: str | None) -> bool | str:
+    """What validate_inputs answers for a file name's beginning: True, or what is wrong with it."""
+    if prefix is None:  # linked; read when it is known
+        return True
+    try:
+        safe_name(prefix)
+    except ValueError as error:
+        return str(error)
+    return True
+
+
 def safe_name(name: str) -> Path:
     """`name` as a relative path of plain names; ValueError where nothing is left of it."""
     parts = [

@@ -33,9 +33,11 @@ def identity(patcher: ModelPatcher) -> str:
         _add(digest, patcher.patches[key])
     for wrapper in patcher.get_wrappers(WrappersMP.APPLY_MODEL, WRAPPER_KEY):
         for layer in wrapper.layers:
-            _add(digest, (layer.gains, layer.start_percent, layer.end_percent))
+            _add_whole(digest, layer.gains)
+            _add(digest, (layer.start_percent, layer.end_percent))
             if layer.weights is not None:
-                _add(digest, (layer.weights, str(layer.guidance)))
+                _add_whole(digest, layer.weights)
+                _add(digest, str(layer.guidance))
     return digest.hexdigest()[:32]
 
 
@@ -58,6 +60,12 @@ def _add(digest: Any, value: Any) -> None:
         digest.update(str(value).encode())
     elif hasattr(value, "weights"):  # comfy.weight_adapter
         _add(digest, value.weights)
+
+
+def _add_whole(digest: Any, values: torch.Tensor) -> None:
+    """A preset's numbers, every one to its last bit: two presets may differ in a single one."""
+    digest.update(str(tuple(values.shape)).encode())
+    digest.update(values.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
 
 
 def _bytes(values: torch.Tensor) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import comfy.samplers
@@ -17,30 +16,15 @@ from comfyui_calibri.calibri.presets import Guidance, Member, Preset
 from comfyui_calibri.nodes.apply import CalibriApply
 from comfyui_calibri.nodes.patching import backbone_of
 
+from . import tiny_fixtures
 from .folded import euler, folded, per_token_norm, velocity
-from .tiny_patchers import make_clip, make_model
 
 pytestmark = pytest.mark.oldest
 
 SIGMAS = torch.tensor([1.0, 0.8, 0.55, 0.3, 0.1, 0.0])
 PROMPTS = ("a red circle", "a blue square")
 
-
-@pytest.fixture(autouse=True)
-def inference() -> Any:
-    """Nodes run in ComfyUI under inference mode."""
-    with torch.inference_mode():
-        yield
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> CLIP:
-    return make_clip(Path(tmp_path_factory.mktemp("clip")))
-
-
-@pytest.fixture(scope="module", params=["flux", "sd3"])
-def model(request: pytest.FixtureRequest) -> ModelPatcher:
-    return make_model(request.param)
+clip, inference, model = tiny_fixtures.clip, tiny_fixtures.inference, tiny_fixtures.model
 
 
 def make_preset(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import comfy.model_management
@@ -17,28 +16,15 @@ from torch import Tensor
 from comfyui_calibri.benchmarks.footprint import values_read
 from comfyui_calibri.calibri.coefficients import coefficient_space
 from comfyui_calibri.nodes.gain_layer import GainLayer
+from comfyui_calibri.nodes.identity import identity
 from comfyui_calibri.nodes.patching import apply_gains, backbone_of, diffusion_model
 
-from .tiny_patchers import make_clip, make_model, sample
+from . import tiny_fixtures
+from .tiny_patchers import sample
 
 pytestmark = pytest.mark.oldest
 
-
-@pytest.fixture(autouse=True)
-def inference() -> Any:
-    """Nodes run in ComfyUI under inference mode."""
-    with torch.inference_mode():
-        yield
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> CLIP:
-    return make_clip(Path(tmp_path_factory.mktemp("clip")))
-
-
-@pytest.fixture(scope="module", params=["flux", "sd3"])
-def model(request: pytest.FixtureRequest) -> ModelPatcher:
-    return make_model(request.param)
+clip, inference, model = tiny_fixtures.clip, tiny_fixtures.inference, tiny_fixtures.model
 
 
 def taps(model: ModelPatcher) -> int:
@@ -225,3 +211,20 @@ def test_a_block_that_another_pack_puts_in_is_scaled_too(model: ModelPatcher, cl
     other.add_object_patch(path, copy.deepcopy(model.get_model_object(path)))
     for patcher in (other, scaled, other):
         assert torch.equal(sample(patcher, clip), expected)
+
+
+def test_presets_that_differ_in_one_late_coefficient_have_identities_of_their_own(
+    model: ModelPatcher,
+) -> None:
+    gains = torch.ones(1, 4, taps(model))
+    late, last_bit = gains.clone(), gains.clone()
+    assert gains.numel() > 20
+    late[0, -1, -1] = 1.5
+    last_bit[0, 0, 0] += 2**-20
+    weights = torch.full((1, 4), 0.25)
+
+    def of(values: Tensor) -> str:
+        return identity(apply_gains(model, GainLayer(values, weights=weights)))
+
+    assert len({identity(model), of(gains), of(late), of(last_bit)}) == 4
+    assert of(gains.clone()) == of(gains)
