@@ -14,6 +14,7 @@ from .calibrate import CalibriCalibrate
 from .combine_rewards import CalibriCombineRewards, CalibriRewardFloor
 from .compositional_rewards import CalibriCompositionalReward, CalibriScoreDetections
 from .demo import CalibriLoadDemoTextEncoder
+from .external_rewards import CalibriLoadExternalReward
 from .official import CalibriExportCheckpoint, CalibriImportCheckpoint
 from .presets import CalibriLoadPreset, CalibriSavePreset
 from .prompt_tools import CalibriLoadPrompts, CalibriPromptTemplate, CalibriSplitPrompts
@@ -40,6 +41,7 @@ class CalibriExtension(ComfyExtension):
             CalibriExportCheckpoint,
             CalibriImportCheckpoint,
             CalibriLoadDemoTextEncoder,
+            CalibriLoadExternalReward,
             CalibriLoadPreset,
             CalibriLoadPrompts,
             CalibriLoadReward,

@@ -298,5 +298,5 @@ def test_models_of_other_families_are_named() -> None:
 def test_every_node_is_listed_once() -> None:
     nodes = asyncio.run(CalibriExtension().get_node_list())
     ids = [node.GET_SCHEMA().node_id for node in nodes]
-    assert len(set(ids)) == len(ids) == 24
+    assert len(set(ids)) == len(ids) == 25
     assert all(name.startswith("Calibri") for name in ids)
