@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from .backbones import Backbone
+from .coefficients import coefficient_space
+from .ensemble_space import EnsembleSpace, ensemble_space
 from .evaluation import Floats
-from .journal import Journal
+from .journal import Journal, JournalError
+from .preset_metadata import Guidance, Preset
 from .selection import START
 
 Found = tuple[int, Floats]
@@ -41,6 +45,44 @@ def best_mean(journal: Journal) -> Found | None:
         return None
     generation, vector, _ = min(validated, key=lambda found: (-found[2], abs(found[0])))
     return generation, vector
+
+
+def found_preset(journal: Journal, backbone: Backbone) -> Preset | None:
+    """`best_mean` as a preset for a model of the run's kind, to `warm_start` a new run from.
+
+    None before the first validation is whole. Raises JournalError for a model of another kind.
+    """
+    found = best_mean(journal)
+    if found is None:
+        return None
+    space = _space(journal, backbone)
+    return Preset(
+        family=backbone.family,
+        blocks=dict(backbone.blocks),
+        granularity=space.granularity,
+        members=space.preset_members(found[1]),
+        guidance=space.guidance,
+    )
+
+
+def _space(journal: Journal, backbone: Backbone) -> EnsembleSpace:
+    """The space that a journal's run searches, on this model."""
+    run = journal.config() or {}
+    family, names = run["family"], run["coefficients"]
+    if family == backbone.family:
+        guided = run.get("guided_members")
+        space = ensemble_space(
+            coefficient_space(backbone, run["granularity"]),
+            run.get("members", 1),
+            None if guided is None else Guidance(**guided),
+        )
+        if list(space.names) == names:
+            return space
+    raise JournalError(
+        f"The journal {journal.path} is of a {family} model with {len(names)} coefficients, and "
+        f"the model now is another {backbone.family} model: connect a model of that kind, or begin "
+        "at the plain model."
+    )
 
 
 def _validated(journal: Journal) -> Iterator[tuple[int, Floats, float]]:

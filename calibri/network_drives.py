@@ -35,7 +35,7 @@ class Mount(Protocol):
 def is_network_drive(path: Path | str) -> bool:
     """Whether `path`, which need not exist yet, is on a network drive or may be."""
     path = os.path.realpath(path)
-    if path.startswith(("\\\\", "//")):  # \\server\share of Windows
+    if path.startswith("\\\\") and not path.startswith("\\\\?\\"):  # \\server\share of Windows
         return True
     import psutil  # type: ignore[import-untyped]  # slow, and only needed here
 

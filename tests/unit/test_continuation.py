@@ -5,12 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from comfyui_calibri.calibri.continuation import best_mean, last_mean
+from comfyui_calibri.calibri.continuation import best_mean, found_preset, last_mean
 from comfyui_calibri.calibri.ensemble_space import ensemble_space
-from comfyui_calibri.calibri.journal import Journal
+from comfyui_calibri.calibri.journal import Journal, JournalError
+from comfyui_calibri.calibri.preset_metadata import Guidance
 from comfyui_calibri.calibri.replay import ReplayError
 from comfyui_calibri.calibri.selection import START
 from comfyui_calibri.calibri.session import Session
+from comfyui_calibri.calibri.warm_start import warm_start
 
 from .exact_run import COEFFICIENTS, CONFIG, SPACE, ExactEvaluator, Interrupted, run
 
@@ -68,6 +70,34 @@ def test_a_warm_start_is_found_before_the_first_generation(tmp_path):
         Session(FIVE, space, ExactEvaluator(), journal).advance()
         assert equal(last_mean(journal), START, start)
         assert equal(best_mean(journal), START, start)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [SPACE, ensemble_space(COEFFICIENTS, 3), ensemble_space(COEFFICIENTS, 2, Guidance(3.0))],
+    ids=["one", "three", "guided"],
+)
+def test_a_new_run_begins_at_what_another_has_found(tmp_path, space):
+    with Journal.open(tmp_path / "run.sqlite") as journal:
+        session = Session(FIVE, space, ExactEvaluator(), journal)
+        assert found_preset(journal, COEFFICIENTS.backbone) is None
+        while session.best() is None or session.best().generation == 0:
+            session.advance()
+        preset = found_preset(journal, COEFFICIENTS.backbone)
+        start = warm_start(preset, COEFFICIENTS, space.members, space.guidance)
+        assert start == pytest.approx(session.best().vector, abs=1e-6)
+
+
+def test_what_was_found_on_another_kind_of_model_is_refused(tmp_path):
+    run(tmp_path / "run.sqlite")
+    with Journal.read(tmp_path / "run.sqlite") as journal:
+        backbone = COEFFICIENTS.backbone
+        for other in (
+            replace(backbone, family="sd3"),
+            replace(backbone, blocks={"double": 1, "single": 3}, taps=backbone.taps[4:]),
+        ):
+            with pytest.raises(JournalError, match=r"a flux model with 11 coefficients.*connect a"):
+                found_preset(journal, other)
 
 
 @pytest.mark.parametrize("profile", ["default", "paper"])
