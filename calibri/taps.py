@@ -204,16 +204,23 @@ class _TappedModule(_ReplacedForward):
             factor = self._for_rows(factor, output)
         if self.tanh:
             return TanhGates.carrying(output, factor.view(-1, self.chunks))
-        chunked = output
-        if self.chunks != 1:
-            width = output.shape[-1] // (self.chunks * self.repeats)
-            chunked = output.view(output.shape[0], -1, self.chunks, width)
-        # Type promotion makes the products float32 for half-precision outputs.
-        if self._own_forward is None and not output.requires_grad:
-            # Fresh from the module: in place, an output of any size needs no more memory.
-            chunked.mul_(factor)
+        if output.requires_grad:
+            # Type promotion makes the products float32 for half-precision outputs.
+            return (self._chunked(output) * factor).to(output.dtype).view(output.shape)
+        few = self.chunks != 1 and (output.ndim == 2 or output.shape[1] == 1)
+        if (few and self.repeats == 1) or self._own_forward is not None:
+            # Another pack may keep this tensor and return it again, so it stays as it is.
+            output = output.clone()
+        # Else fresh from the module: in place, an output of any size needs no more memory.
+        self._chunked(output).mul_(factor)
+        return output
+
+    def _chunked(self, output: Tensor) -> Tensor:
+        """A view [rows, tokens, chunks, H]; a whole output as it is."""
+        if self.chunks == 1:
             return output
-        return (chunked * factor).to(output.dtype).view(output.shape)
+        width = output.shape[-1] // (self.chunks * self.repeats)
+        return output.view(output.shape[0], -1, self.chunks, width)
 
     def _for_rows(self, factor: Tensor, output: Tensor) -> Tensor:
         """The factors of B samples for the output's rows, which hold each sample once or more.

@@ -189,6 +189,35 @@ def test_another_packs_forward_is_called_and_comes_back(model: Flux, backbone: B
         assert torch.equal(chunks[k], chunk * (0.0 if k in (2, 5) else 2.0))
 
 
+@pytest.mark.parametrize("samples", [1, SAMPLES])
+def test_a_tensor_that_a_patched_class_returns_again_stays_as_it_is(
+    model: Flux, backbone: Backbone, call: Call, monkeypatch: pytest.MonkeyPatch, samples: int
+) -> None:
+    """As of a pack that keeps each timestep's modulation, for all linears at once."""
+    gains, taps = random_gains(len(backbone.taps), samples), GainTaps(model, backbone)
+    with taps.scaled(gains):
+        expected = call(model)
+    paths = dict.fromkeys(tap.module for tap in backbone.taps)
+    tapped = {linear_at(model, path) for path in paths}
+    kept: dict[nn.Linear, Tensor] = {}
+    plain, original = {}, nn.Linear.forward
+
+    def keeping(linear: nn.Linear, value: Tensor) -> Tensor:
+        if linear not in kept:
+            output = original(linear, value)
+            if linear not in tapped:
+                return output
+            kept[linear], plain[linear] = output, output.clone()
+        return kept[linear]
+
+    monkeypatch.setattr(nn.Linear, "forward", keeping)
+    for _ in range(2):
+        with taps.scaled(gains):
+            assert torch.equal(call(model), expected)
+    assert kept.keys() == tapped
+    assert all(torch.equal(kept[linear], plain[linear]) for linear in kept)
+
+
 def test_two_taps_multiply(model: Flux, backbone: Backbone, call: Call) -> None:
     first, second = (
         torch.full((1, len(backbone.taps)), 0.5),
