@@ -19,6 +19,8 @@ def generations_of(run: Run) -> list[dict[str, Any]]:
     path = run.folder / runs.JOURNAL
     with run.rows_lock:
         rows = run.rows
+        if run.record.progress.images == 0:  # the journal may be in the making
+            return []
         if not path.is_file() or (rows and len(rows) > run.record.progress.generation):
             return [_row(run, row) for row in rows]
         with Journal.read(path) as journal:

@@ -12,7 +12,7 @@ from typing import Any
 from comfy_client import ComfyClient
 
 Summary = dict[str, Any]
-SECONDS = 60  # that anything here may take on a busy machine
+SECONDS = 240  # that anything here may take on a busy machine
 
 
 class RunsClient(ComfyClient):
@@ -28,7 +28,7 @@ class RunsClient(ComfyClient):
             method=method,
         )
         try:
-            with urllib.request.urlopen(request, timeout=SECONDS) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 return json.loads(answer.read() or b"null")
         except urllib.error.HTTPError as error:
             raise Refused(error.code, error.read().decode()) from None
@@ -39,7 +39,7 @@ class RunsClient(ComfyClient):
         return found
 
     def summary(self, run: str) -> Summary:
-        """One run."""
+        """One run, with its course; Refused with 404 before its node has been executed."""
         found: Summary = self.call("GET", f"/{run}")
         return found
 
@@ -51,15 +51,18 @@ class RunsClient(ComfyClient):
         self, run: str, holds: Callable[[Summary], object], seconds: float = SECONDS
     ) -> Summary:
         """The first summary for which `holds`; AssertionError with the last one after `seconds`."""
+        now: Summary = {}
         for _ in _ticks(seconds):
-            now = self.summary(run)
-            if holds(now):
+            # The list, which is cheap to ask for over and over.
+            now = next((listed for listed in self.summaries() if listed["id"] == run), now)
+            if now and holds(now):
                 return now
         raise AssertionError(f"After {seconds:.0f} s the run is {now}")
 
     def finished(self, run: str, seconds: float = 2 * SECONDS) -> Summary:
-        """The summary once the run is finished; AssertionError if it stops another way."""
-        ended = self.until(run, lambda now: now["state"] not in ("running", "queued"), seconds)
+        """The summary once the run is finished; AssertionError if it rests instead."""
+        ends = ("finished", "paused", "stopped")
+        ended = self.until(run, lambda now: now["state"] in ends, seconds)
         assert ended["state"] == "finished", ended
         return ended
 
@@ -107,7 +110,7 @@ def started(entry: Mapping[str, Any]) -> float:
     return float(began["timestamp"]) / 1000
 
 
-def _ticks(seconds: float, every: float = 0.02) -> Iterator[None]:
+def _ticks(seconds: float, every: float = 0.03) -> Iterator[None]:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         yield

@@ -26,8 +26,8 @@ def write_tiny_model(models: Path) -> None:
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / TINY)
 
 
-def calibration(model: str, run_name: str, **changes: Any) -> Prompt:
-    """A calibration in the background: 16 candidates, 4 images each, 6 generations."""
+def calibration(file: str, run_name: str, **changes: Any) -> Prompt:
+    """A calibration in the background: 6 generations of 16 candidates, 4 images each."""
     inputs = {
         "model": ["10", 0],
         "clip": ["11", 0],
@@ -55,7 +55,7 @@ def calibration(model: str, run_name: str, **changes: Any) -> Prompt:
         **changes,
     }
     return {
-        **_loaders(model),
+        **_loaders(file),
         "13": _prompts("train", 16),
         "14": _prompts("test", 4),
         "15": {"class_type": "CalibriTestReward", "inputs": {}},
@@ -63,7 +63,7 @@ def calibration(model: str, run_name: str, **changes: Any) -> Prompt:
     }
 
 
-def picture(model: str, seed: int, steps: int = 2, batch_size: int = 1) -> Prompt:
+def picture(file: str, seed: int, steps: int = 2, batch_size: int = 1) -> Prompt:
     """Draw, score and save pictures; node 21 knows its own id and counts its executions."""
     sampling = {
         "model": ["21", 0],
@@ -80,7 +80,7 @@ def picture(model: str, seed: int, steps: int = 2, batch_size: int = 1) -> Promp
     size = {"width": 64, "height": 64, "batch_size": batch_size}
     scored = {"images": ["26", 0], "reward": ["27", 0], "prompt": "a red circle"}
     return {
-        **_loaders(model),
+        **_loaders(file),
         "21": {"class_type": "CalibriTestCounter", "inputs": {"model": ["10", 0]}},
         "22": _encoded("a red circle"),
         "23": _encoded(""),
@@ -109,8 +109,8 @@ def rewards(user: Path, run: str) -> list[tuple[Any, ...]]:
         ]
 
 
-def _loaders(model: str) -> Prompt:
-    unet = {"unet_name": model, "weight_dtype": "default"}
+def _loaders(file: str) -> Prompt:
+    unet = {"unet_name": file, "weight_dtype": "default"}
     text_encoder = {"text_encoder": "calibri-demo-text-encoder.safetensors"}
     return {
         "10": {"class_type": "UNETLoader", "inputs": unet},

@@ -30,7 +30,7 @@ class Lightness:
 
     {"at": n, "kind": k}: from its n-th call on it fails, as long as the file is there: "gone"
     raises, "nan" scores nothing, "memory" is out of memory for more than `rows` images. "seconds"
-    is how long each call takes.
+    is how long each call takes. Each call leaves a line in output/calls.txt.
     """
 
     name = "lightness"
@@ -43,6 +43,7 @@ class Lightness:
     def score(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
         trouble = _trouble()
         self.calls += 1
+        _note("calls.txt", str(len(images)))
         time.sleep(trouble.get("seconds", 0.0))
         scores = images.mean(dim=(1, 2, 3)) * torch.tensor(
             [0.5 if "red" in prompt else 1.0 for prompt in prompts]
@@ -87,9 +88,34 @@ class CalibriTestCounter:
 
     def count(self, model: Any, unique_id: str) -> tuple[Any]:
         self.executed += 1
-        with (Path(folder_paths.get_output_directory()) / "counted.txt").open("a") as file:
-            file.write(f"{unique_id} {self.executed}\n")
+        _note("counted.txt", f"{unique_id} {self.executed}")
         return (model,)
+
+
+class CalibriTestSlowModel:
+    """A model whose every step takes "step_seconds" of input/trouble.json longer."""
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "slow_down"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"model": ("MODEL",)}}
+
+    def slow_down(self, model: Any) -> tuple[Any]:
+        def call(function: Any, options: dict[str, Any]) -> torch.Tensor:
+            time.sleep(_trouble().get("step_seconds", 0.0))
+            return function(options["input"], options["timestep"], **options["c"])
+
+        slow = model.clone()
+        slow.set_model_unet_function_wrapper(call)
+        return (slow,)
+
+
+def _note(file: str, line: str) -> None:
+    with (Path(folder_paths.get_output_directory()) / file).open("a") as opened:
+        opened.write(line + "\n")
 
 
 def _trouble() -> dict[str, Any]:
@@ -102,6 +128,7 @@ def _trouble() -> dict[str, Any]:
 
 
 NODE_CLASS_MAPPINGS = {
-    "CalibriTestReward": CalibriTestReward,
     "CalibriTestCounter": CalibriTestCounter,
+    "CalibriTestReward": CalibriTestReward,
+    "CalibriTestSlowModel": CalibriTestSlowModel,
 }
