@@ -235,6 +235,7 @@ def watching(
     restarts: Iterable[str] = (),
     inner: bool = False,
     between: bool = False,
+    kind: type[Watch] = Watch,
 ) -> Iterator[Watch]:
     """Within it, a call of the model has its additions noted; those in `skip`, given as block path
     and index, leave their streams as they are.
@@ -244,7 +245,7 @@ def watching(
     sum only feeds the block's next branch and is not passed on. With `between`, so does what the
     model adds to the blocks' outputs from one block to the next; the path there is "".
     """
-    watch = Watch(skip, inner, between)
+    watch = kind(skip, inner, between)
     handles = []
     entrances = []
 
