@@ -36,6 +36,7 @@ def project_environment(
     """
     requirements = [*PYTORCH, *also]
     watched = [ROOT / "pyproject.toml", ROOT / "requirements.txt"]
+    watched.append(ROOT / "commands" / "requirements.txt")
     if comfyui is None:
         extras = [*extras, "standalone"]
     else:

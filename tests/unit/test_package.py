@@ -20,11 +20,6 @@ else:
     import tomli as tomllib  # pytest brings it
 
 
-# Where ComfyUI's limit is older than what its users can have: it requires pydantic since 2025, and
-# 2.6 is of January 2024.
-LOWEST_IN_USE = {"pydantic": "2.6"}
-
-
 def read_requirements(file: Path) -> dict[str, Requirement]:
     """Package name -> requirement, for a requirements.txt."""
     lines = (line.split("#")[0].strip() for line in file.read_text().splitlines())
@@ -77,7 +72,7 @@ def test_requirements_change_no_package_of_comfyui(
         limits = {limit.operator for limit in theirs[name].specifier}
         lowest = [s.version for s in theirs[name].specifier if s.operator in (">=", "==", "~=")]
         assert "==" not in limits, f"{requirement} touches {theirs[name]}, which ComfyUI pins"
-        for version in [LOWEST_IN_USE[name]] if name in LOWEST_IN_USE else lowest:
+        for version in lowest:
             assert requirement.specifier.contains(version), (
                 f"{requirement} would move {theirs[name]}"
             )
