@@ -107,9 +107,7 @@ def test_the_names_are_right(case: DitCase, model: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("case", JUDGED, indirect=True, ids=lambda case: case.name)
-def test_two_names_of_a_block_that_are_swapped_are_seen(
-    case: DitCase, model: nn.Module
-) -> None:
+def test_two_names_of_a_block_that_are_swapped_are_seen(case: DitCase, model: nn.Module) -> None:
     found = origins(case, model)
     pairs = [(one, other) for one, other in combinations(found, 2) if one.block == other.block]
     assert pairs
