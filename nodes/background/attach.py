@@ -9,11 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ...calibri.configuration import _short
+from ...calibri.configuration import differing_settings
 from ...calibri.presets import Preset, load_preset, save_preset
 from .. import runs
 from .node import FROM_RESULT, NEW, REFUSE
-from .record import FINISHED, PAUSED, RUNNING, STOPPED, Record
+from .record import FINISHED, INTERRUPTED, PAUSED, RUNNING, STOPPED, Record
 from .registry import Registry
 from .run import Run
 
@@ -127,7 +127,8 @@ def _find_or_make(
 
 def _new(registry: Registry, run_id: str, asked: str) -> Run:
     now = time.time()
-    return registry.add(Record(run_id, run_id, created=now, queued=now, asked=asked))
+    # Not running before it has its inputs.
+    return registry.add(Record(run_id, run_id, INTERRUPTED, created=now, queued=now, asked=asked))
 
 
 def _hand_over(run: Run, prepared: Prepared, pace: Pace) -> None:
@@ -137,12 +138,3 @@ def _hand_over(run: Run, prepared: Prepared, pace: Pace) -> None:
             run.close_session()
         run.prepared, run.pace = prepared, pace
         run.record.progress.generations = prepared.config.generations
-
-
-def differing_settings(held: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """What differs between two runs' settings, in words."""
-    return [
-        f"{name} ({_short(held.get(name))}, now {_short(wanted.get(name))})"
-        for name in sorted(held.keys() | wanted.keys())
-        if held.get(name) != wanted.get(name)
-    ]

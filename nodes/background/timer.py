@@ -139,10 +139,11 @@ class Timer:
     def _follow(self, flight: Flight, look: Look) -> None:
         """See to the slice that was submitted."""
         if flight.prompt_id in look.pending:
-            if len(look.all) > 1 or not flight.run.goes_on:
-                # Behind others it would keep the queue from being empty when they are done.
-                self._queue.withdraw(flight.prompt_id)
+            # Behind others it would keep the queue from being empty when they are done.
+            unwanted = len(look.all) > 1 or not flight.run.goes_on
+            if unwanted and self._queue.withdraw(flight.prompt_id):
                 self.flight = None
+                self._ours -= {flight.prompt_id}
             return
         if flight.prompt_id in look.running:
             flight.note_waiting(look)
@@ -153,13 +154,15 @@ class Timer:
     def _land(self, flight: Flight) -> None:
         """See to what a slice has left, now that it is over."""
         run, entry = flight.run, self._queue.entry(flight.prompt_id)
-        failed = entry is not None and entry.status == "error" and not entry.interrupted
+        interrupted = flight.interrupted or (entry is not None and entry.interrupted)
+        failed = not interrupted and (
+            flight.error != "" or (entry is not None and entry.status == "error")
+        )
         if not failed:
             self._queue.forget([flight.prompt_id])
             self._ours -= {flight.prompt_id}
         # A user's prompts may follow at once; ours wait until the queue has been empty again.
         self._idle_since = time.monotonic()
-        interrupted = flight.interrupted or (entry is not None and entry.interrupted)
         with run.lock:
             record = run.record
             record.longest_wait = max(record.longest_wait, flight.waited())
@@ -167,8 +170,8 @@ class Timer:
             if run.deleted:
                 return
             if failed:
-                assert entry is not None
-                self._pause(run, flight.error or entry.error or "Its slice failed.")
+                told = "" if entry is None else entry.error
+                self._pause(run, flight.error or told or "Its slice failed.")
             elif interrupted and record.interrupts >= MOST_INTERRUPTS:
                 self._pause(run, f"It was cancelled {MOST_INTERRUPTS} times in a row.")
             elif not (interrupted or flight.worked or entry is not None):
