@@ -65,15 +65,15 @@ export class RunCard {
   }
 
   #showButtons(run) {
-    const focused = this.element.contains(document.activeElement);
+    const buttons = [...this.#buttons.values()];
+    const focused = buttons.find((button) => button === document.activeElement);
     for (const [name, button] of this.#buttons) {
       button.hidden = name in ACTIONS && !fits(name, run);
       const { label } = ACTIONS[name] ?? DELETE;
       button.setAttribute("aria-label", `${label} ${run.title}`);
     }
     // The button just pressed may be gone: the keyboard stays on this card.
-    if (focused && document.activeElement.hidden)
-      [...this.#buttons.values()].find((button) => !button.hidden)?.focus();
+    if (focused?.hidden) buttons.find((button) => !button.hidden)?.focus();
   }
 
   #button(name, { label, hint, icon }, press) {
