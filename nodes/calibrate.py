@@ -213,4 +213,13 @@ def _member_inputs() -> list[io.Input]:
             tooltip="A preset to begin at instead of the plain model, for one member or for more: "
             "new members begin as copies.",
         ),
+        sockets.advanced(
+            io.Vae.Input(
+                "preview_vae",
+                optional=True,
+                tooltip="A small VAE, as taef1 for FLUX.1 from Load VAE, that decodes the images "
+                "of the search many times faster. How far it ranks candidates as the VAE does is "
+                "measured on the first images and shown. What is held out is decoded in full.",
+            )
+        ),
     ]

@@ -16,6 +16,7 @@ from ..calibri.prompts import split_prompts
 from ..calibri.warm_start import warm_start
 from . import identity
 from .calibrate import MOST_HELD_OUT
+from .decoding import Preview
 from .patching import backbone_of
 from .sampling import ComfyEvaluator, SamplerSettings
 
@@ -66,6 +67,7 @@ def prepare(
     members: int = 1,
     guided_members: bool = False,
     start_from: Preset | None = None,
+    preview_vae: VAE | None = None,
     watch: Callable[[int, int], None] | None = None,
 ) -> Prepared:
     """The calibration of the inputs of `calibrate.calibration_inputs`; `watch` is the evaluator's.
@@ -96,12 +98,19 @@ def prepare(
             "model": identity.identity(model),
             "text_encoder": identity.identity(clip.patcher),
             "vae": identity.identity(vae.patcher),
+            **_told_of(preview_vae),
         },
     )
+    preview = None if preview_vae is None else Preview(preview_vae, vae, len(prompts))
     evaluator = ComfyEvaluator(
-        model, clip, vae, reward, space, settings, config.all_prompts, watch=watch
+        model, clip, vae, reward, space, settings, config.all_prompts, watch, preview
     )
     return Prepared(model, config, space, evaluator)
+
+
+def _told_of(preview_vae: VAE | None) -> dict[str, Any]:
+    """Nothing without one, so that runs from before it go on."""
+    return {} if preview_vae is None else {"preview_vae": identity.identity(preview_vae.patcher)}
 
 
 def _space(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +42,14 @@ def conclude(prepared: Prepared, run_id: str, outcome: Outcome, journal: Journal
     config, folder = prepared.config, runs.output_folder(run_id)
     numbers = build_report(outcome, prepared.space, journal)
     samples = len(config.confirmation_samples(outcome.generations))
+    preview = prepared.evaluator.preview
+    agreement = None if preview is None else preview.agreement
+    if agreement is not None:  # in this session; one that only concludes has no search left
+        known = math.isfinite(agreement.correlation)
+        numbers["preview_decoder"] = {
+            "rank_correlation": agreement.correlation if known else None,
+            "images": agreement.images,
+        }
     change = measured(config.reward, outcome.before.mean, outcome.after.mean, outcome.gain, samples)
     preset = make_preset(prepared, outcome.vector, change)
     folders.make_folder(folder)
@@ -54,7 +63,8 @@ def conclude(prepared: Prepared, run_id: str, outcome: Outcome, journal: Journal
         preset=preset,
         report=torch.from_numpy(report.astype(np.float32) / 255.0)[None],
         pictures=[runs.as_output(folder / n) for n in (runs.REPORT_PICTURE, runs.BEFORE_AFTER)],
-        text=_summary(prepared, outcome, preset, folder),
+        text=_summary(prepared, outcome, preset, folder)
+        + ("" if agreement is None else f" {agreement.sentence}"),
     )
 
 

@@ -27,6 +27,8 @@ def run_calibration(run_name: str, say: Callable[[str], None], **inputs: Any) ->
     prepared = prepare(**inputs)
     config, space, evaluator = prepared.config, prepared.space, prepared.evaluator
     folder = runs.run_folder(run_name, prepared.settings)
+    if evaluator.preview is not None:
+        evaluator.preview.say = say
     progress = Progress(evaluator, space, config.validation_samples(), say)
     with Journal.open(folder / runs.JOURNAL) as journal:
         outcome = calibrate(

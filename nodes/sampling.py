@@ -18,7 +18,9 @@ import numpy as np
 import torch
 
 from ..calibri.evaluation import Batch, BatchTooLargeError, Floats, Sample
+from ..rewards.batch import accepts_latents
 from .conditioning import Conditioning, encode, signature, stack
+from .decoding import Preview, decode
 from .gain_layer import GainLayer
 from .latents import empty_latent
 from .noise import check_sampler, initial_noise, row_sampler
@@ -56,7 +58,8 @@ class ComfyEvaluator:
     Raises ValueError with one sentence for a size, sampler or VAE that does not fit the model.
     Prompts are encoded once, when the first batches are planned; `Sample.prompt` indexes `prompts`.
     `watch(done, steps)` hears of each step of a batch, and of each prompt encoded as (0, steps);
-    what it raises ends the batch.
+    what it raises ends the batch. `preview` decodes the search's own images in the VAE's place; a
+    reward that accepts latents gets them undecoded.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class ComfyEvaluator:
         settings: SamplerSettings,
         prompts: Sequence[str],
         watch: Callable[[int, int], None] | None = None,
+        preview: Preview | None = None,
     ) -> None:
         check_sampler(settings.sampler)
         self._latent = empty_latent(model, vae, settings.width, settings.height)
@@ -88,6 +92,7 @@ class ComfyEvaluator:
         ).sigmas
         self._clip: CLIP | None = clip  # until all is encoded
         self._watch = watch
+        self.preview = preview
         self._conditionings: list[Conditioning] = []
         self._signatures: list[object] = []
         self._negative: Conditioning | None = None
@@ -116,10 +121,25 @@ class ComfyEvaluator:
 
     def run(self, batch: Batch, vectors: Floats, bucket: Sequence[Sample]) -> Floats:
         """Rewards [len(batch)]; BatchTooLargeError where memory runs out and halves may fit."""
-        images = self._draw(batch, vectors, bucket)
-        prompts = [self.prompts[bucket[position].prompt] for _, position in batch]
-        rewards = self._within_memory(len(batch), lambda: self._reward.score(images, prompts))
-        return torch.as_tensor(rewards).detach().cpu().double().numpy()
+        numbers = [bucket[position].prompt for _, position in batch]
+        prompts, preview = [self.prompts[number] for number in numbers], self.preview
+
+        def rewards(seen: torch.Tensor) -> Floats:
+            scores = self._within_memory(len(batch), lambda: self._reward.score(seen, prompts))
+            return torch.as_tensor(scores).detach().cpu().double().numpy()
+
+        def decoded(vae: VAE) -> torch.Tensor:
+            return self._within_memory(len(batch), lambda: decode(vae, latents))
+
+        latents = self._within_memory(len(batch), lambda: self._sample(batch, vectors, bucket))
+        if accepts_latents(self._reward):
+            return rewards(latents)
+        if preview is None or not preview.stands_in(numbers):
+            return rewards(decoded(self._vae))
+        found = rewards(decoded(preview.vae))
+        if preview.agreement is None:
+            preview.compare(found, rewards(decoded(self._vae)), batch)
+        return found
 
     def images(self, vectors: Floats, bucket: Sequence[Sample]) -> np.ndarray:
         """Pictures [K, len(bucket), H, W, 3], uint8."""
@@ -141,7 +161,7 @@ class ComfyEvaluator:
     def _draw(self, batch: Batch, vectors: Floats, bucket: Sequence[Sample]) -> torch.Tensor:
         """Images [len(batch), H, W, 3] in 0..1; out of memory becomes BatchTooLargeError."""
         return self._within_memory(
-            len(batch), lambda: self._decode(self._sample(batch, vectors, bucket))
+            len(batch), lambda: decode(self._vae, self._sample(batch, vectors, bucket))
         )
 
     def _within_memory(self, images: int, make: Callable[[], torch.Tensor]) -> torch.Tensor:
@@ -206,12 +226,6 @@ class ComfyEvaluator:
         comfy.model_management.throw_exception_if_processing_interrupted()
         if self._watch is not None:
             self._watch(done, steps)
-
-    def _decode(self, latents: torch.Tensor) -> torch.Tensor:
-        images = self._vae.decode(latents)
-        if images.ndim == 5:
-            images = images[:, 0]  # a video VAE's [B, frames, H, W, 3], of one latent frame
-        return images[..., :3].float().clamp(0.0, 1.0)
 
     def _positive(self, prompts: list[int]) -> Conditioning:
         """The prompts' conditionings, row by row; the next batch often asks for the same."""

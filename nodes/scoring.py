@@ -119,10 +119,11 @@ def score(
     images: torch.Tensor, reward: Reward, prompt: str, prompts: tuple[str, ...] | None
 ) -> list[float]:
     """`reward`'s score of each image [B, H, W, 3 or 4]; ValueError names what does not fit."""
-    from ..rewards.batch import check_batch, check_scores
+    from ..rewards.batch import check_batch, check_pixels, check_scores
 
     texts = one_each(images, prompt, prompts)
     seen = images[..., :3].float()  # an alpha channel is no picture
+    check_pixels(reward, reward.name)
     check_batch(reward.name, seen, texts)
     scores = check_scores(reward.name, reward.score(seen, texts), len(seen))
     return [float(value) for value in scores.detach().cpu()]

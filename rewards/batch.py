@@ -9,6 +9,20 @@ import torch
 from torch import Tensor
 
 
+def accepts_latents(reward: object) -> bool:
+    """Whether `score` takes the sampler's latents [B, C, h, w] in the place of images."""
+    return getattr(reward, "accepts", "pixels") == "latents"
+
+
+def check_pixels(reward: object, name: str) -> None:
+    """Raise ValueError for a reward of latents where there are pictures only."""
+    if accepts_latents(reward):
+        raise ValueError(
+            f"{name} scores latents, which Calibrate samples; pictures are scored by a reward of "
+            "pictures."
+        )
+
+
 def check_batch(name: str, images: Tensor, prompts: Sequence[str]) -> None:
     """Raise ValueError unless `images` are finite [B, H, W, 3] floats with one prompt each."""
     if images.ndim != 4 or images.shape[-1] != 3 or not images.is_floating_point():

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .batch import check_scores
+from .batch import check_pixels, check_scores
 from .protocol import Card, Reward
 
 
@@ -32,6 +32,7 @@ class Spread:
     @classmethod
     def measure(cls, reward: Reward, images: Tensor, prompts: Sequence[str]) -> Spread:
         """From two or more `images` [B, H, W, 3]; ValueError where they all score alike."""
+        check_pixels(reward, reward.name)
         if len(images) < 2:
             raise ValueError(
                 f"{reward.name} cannot be put on a scale by {len(images)} image; connect a batch "

@@ -40,7 +40,11 @@ class RewardUnavailableError(RuntimeError):
 
 @runtime_checkable
 class Reward(Protocol):
-    """Scores images against their prompts."""
+    """Scores images against their prompts.
+
+    A reward whose attribute `accepts` is "latents" gets what the sampler made, [B, C, h, w], in the
+    place of images: Calibrate then decodes nothing. Without the attribute it gets pixels.
+    """
 
     @property
     def name(self) -> str:
