@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
 from comfyui_calibri.calibri.journal import Journal
@@ -107,6 +108,11 @@ def rewards(user: Path, run: str) -> list[tuple[Any, ...]]:
             (e.role, e.generation, e.vectors.tobytes(), e.bucket, e.rewards.tobytes())
             for e in journal.evaluations()
         ]
+
+
+def tensors(preset: Path) -> dict[str, bytes]:
+    """A preset's tensors, bit for bit."""
+    return {name: tensor.tobytes() for name, tensor in load_file(preset).items()}
 
 
 def _loaders(file: str) -> Prompt:

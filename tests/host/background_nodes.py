@@ -26,9 +26,9 @@ class Card:
 
 
 class Lightness:
-    """Likes light pictures; `trouble` in input/trouble.json says what it suffers from.
+    """Likes light pictures; input/trouble.json says what it suffers from.
 
-    {"at": n, "kind": k}: from its n-th call on it fails, as long as the file is there: "gone"
+    {"at": n, "kind": k}: from the n-th call on that it gets while the file says so it fails. "gone"
     raises, "nan" scores nothing, "memory" is out of memory for more than `rows` images. "seconds"
     is how long each call takes. Each call leaves a line in output/calls.txt.
     """
@@ -38,10 +38,13 @@ class Lightness:
     card = Card()
 
     def __init__(self) -> None:
+        self.trouble: dict[str, Any] = {}
         self.calls = 0
 
     def score(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
         trouble = _trouble()
+        if trouble != self.trouble:
+            self.trouble, self.calls = trouble, 0
         self.calls += 1
         _note("calls.txt", str(len(images)))
         time.sleep(trouble.get("seconds", 0.0))

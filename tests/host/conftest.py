@@ -27,7 +27,12 @@ args.base_directory = _folders.name
 (Path(_folders.name) / "custom_nodes").mkdir()
 
 # Fixtures for all of tests/host.
-from .background_fixtures import demo, fork_server, start_server  # noqa: E402, F401
+from .background_fixtures import (  # noqa: E402, F401
+    demo,
+    fork_server,
+    start_server,
+    undisturbed,
+)
 from .dits.fixtures import case, model  # noqa: E402, F401
 
 
