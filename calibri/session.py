@@ -9,6 +9,7 @@ same journal, in another process or after a crash, goes on at the same place.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -87,7 +88,8 @@ class Session:
     def conclude(self) -> None:
         """End the search with the generation that runs; what is left are its finalists.
 
-        A run's first generation is never left out. Kept in the journal, until `go_on`.
+        A run's first generation is never left out. Kept in the journal, until `go_on` or a session
+        with a larger budget.
         """
         self._check_usable()
         self._add_event(CONCLUDED)
@@ -131,15 +133,27 @@ class Session:
         self._ran = False  # whether a batch ran since the last summary
         self._summary: GenerationSummary | None = None
         self._end_told = False
-        kinds = [e.kind for e in self._journal.events() if e.kind in (CONCLUDED, WENT_ON)]
         self._course = Course(
             self._config,
             self._space,
             lambda generation: self._journal.has_evaluation("generation", generation),
         )
-        self._course.concluded = kinds[-1:] == [CONCLUDED]
+        self._course.concluded = self._was_concluded()
         self._steps: Steps = self._course.steps()
         self._step(None)
+
+    def _was_concluded(self) -> bool:
+        """Whether the journal's run is, and was not given a larger budget since."""
+        last = None
+        for event in self._journal.events():
+            if event.kind in (CONCLUDED, WENT_ON):
+                last = event
+        if last is None or last.kind == WENT_ON:
+            return False
+        seconds = last.detail["max_seconds"]
+        allowed = math.inf if seconds is None else seconds
+        now = math.inf if self._config.max_seconds is None else self._config.max_seconds
+        return self._config.generations <= last.detail["generations"] and now <= allowed
 
     def _step(self, answer: Evaluation | None) -> None:
         """Answer the course, then all that the journal can answer, up to what is to be done."""

@@ -2,7 +2,6 @@
 
 import json
 import sqlite3
-import threading
 from contextlib import closing
 from dataclasses import replace
 from itertools import count
@@ -13,33 +12,15 @@ import pytest
 from comfyui_calibri.calibri import session as session_module
 from comfyui_calibri.calibri.journal import Journal
 from comfyui_calibri.calibri.selection import bootstrap_interval, prompt_means
-from comfyui_calibri.calibri.session import Session
 
-from .exact_run import CONFIG, SPACE, ExactEvaluator, Interrupted, rows, run, same
-
-FIVE = replace(CONFIG, generations=5)
+from .exact_run import SPACE, ExactEvaluator, Interrupted, rows, run, same
+from .sessions import FIVE, begin, to_the_end, until
 
 
 @pytest.fixture
 def journal(tmp_path):
     with Journal.open(tmp_path / "run.sqlite") as journal:
         yield journal
-
-
-def begin(journal, evaluator=None, config=FIVE, **callbacks):
-    return Session(config, SPACE, evaluator or ExactEvaluator(), journal, **callbacks)
-
-
-def to_the_end(session):
-    while session.advance():
-        pass
-    return session.outcome
-
-
-def until(session, phase, generation):
-    """Advance to the first rest in this phase of this generation."""
-    while (session.phase, session.generation) != (phase, generation):
-        assert session.advance()
 
 
 def test_one_advance_is_one_batch(journal, tmp_path):
@@ -236,96 +217,6 @@ def test_rests_and_callbacks_are_not_counted(journal, monkeypatch):
     seconds = {(e.role, e.generation): e.seconds for e in journal.evaluations()}
     assert seconds["validation", 0] == 1
     assert seconds["generation", 1] == seconds["generation", 2] == 4
-
-
-@pytest.mark.parametrize("reopened", [False, True])
-@pytest.mark.parametrize("at", [("generation", 2), ("validation", 2)])
-def test_a_concluded_search_ends_with_its_generation(journal, tmp_path, at, reopened):
-    session = begin(journal)
-    until(session, *at)
-    session.advance()
-    session.conclude()
-    if reopened:
-        session = begin(journal)
-    concluded = to_the_end(session)
-    two = replace(CONFIG, generations=2)
-    assert concluded.generations == 2
-    assert same(concluded, run(tmp_path / "two.sqlite", config=two))
-    assert same(to_the_end(begin(journal)), concluded)
-
-
-def test_a_generation_that_has_not_begun_is_left_out(journal):
-    session = begin(journal)
-    until(session, "generation", 3)
-    session.conclude()
-    assert to_the_end(session).generations == 2
-    assert {e.generation for e in journal.evaluations("generation")} == {1, 2}
-
-
-def test_the_first_generation_is_never_left_out(journal):
-    session = begin(journal)
-    session.conclude()
-    assert to_the_end(session).generations == 1
-
-
-@pytest.mark.parametrize("reopened", [False, True])
-@pytest.mark.parametrize("phase", ["generation", "validation", "selection", "confirmation", "done"])
-def test_a_conclusion_taken_back_leaves_no_trace(journal, tmp_path, phase, reopened):
-    session = begin(journal)
-    until(session, "generation", 3)
-    session.advance()
-    session.conclude()
-    while session.phase != phase:
-        session.advance()
-    if reopened:
-        session = begin(journal)
-    session.go_on()
-    if reopened:
-        session = begin(journal)
-    assert session.outcome is None
-    assert same(to_the_end(session), run(tmp_path / "whole.sqlite", config=FIVE))
-    kinds = [event.kind for event in journal.events()]
-    assert kinds.count("concluded") == kinds.count("went on") == 1
-
-
-def test_a_conclusion_may_be_made_twice(journal):
-    session = begin(journal)
-    until(session, "generation", 3)
-    session.conclude()
-    first = to_the_end(session)
-    session.go_on()
-    session.conclude()
-    evaluator = session.evaluator = ExactEvaluator()
-    assert same(to_the_end(session), first)
-    assert evaluator.batches == []
-
-
-def test_going_on_without_a_conclusion_does_nothing(journal):
-    session = begin(journal)
-    until(session, "generation", 2)
-    session.go_on()
-    assert (session.phase, session.generation) == ("generation", 2)
-    assert [event.kind for event in journal.events()] == ["started"]
-
-
-def test_another_thread_may_conclude_while_a_batch_runs(tmp_path):
-    class Waits(ExactEvaluator):
-        def run(self, *arguments):
-            if len(self.batches) == 6:
-                running.set()
-                assert concluded.wait(10)
-            return super().run(*arguments)
-
-    running, concluded = threading.Event(), threading.Event()
-    with Journal.open(tmp_path / "run.sqlite") as journal:
-        session = begin(journal, Waits())
-        thread = threading.Thread(target=to_the_end, args=(session,))
-        thread.start()
-        assert running.wait(10)
-        session.conclude()
-        concluded.set()
-        thread.join()
-        assert session.outcome.generations == 2
 
 
 def test_the_journal_holds_all_that_a_run_is(journal):
