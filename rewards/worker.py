@@ -130,6 +130,7 @@ class Worker:
                     env={**os.environ, **self._scorer.variables},
                     # Ctrl-C in ComfyUI's terminal is ComfyUI's; it ends its workers itself.
                     start_new_session=True,
+                    creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
                 )
             except OSError as error:
                 raise RewardUnavailableError(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import comfy.model_management
 import folder_paths
+import psutil
 import pytest
 import torch
 
@@ -94,11 +95,7 @@ def pids(folder: Path) -> list[int]:
 
 
 def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    return bool(psutil.pid_exists(pid))
 
 
 def wait_until(condition: Callable[[], bool]) -> bool:
