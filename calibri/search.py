@@ -53,9 +53,9 @@ class AntitheticSearch:
     """
 
     population = 16
-    sigma = 0.2
+    sigma = 0.25  # as in the paper; with less, noise drowns what candidates differ in
     step = 0.05
-    step_halves_after = 20  # generations until Adam's step is half of the first
+    step_halves_after = 40  # generations until Adam's step is half of the first
     beta1, beta2, epsilon = 0.7, 0.999, 1e-8
 
     def __init__(

@@ -3,44 +3,31 @@
 import numpy as np
 import pytest
 
+from comfyui_calibri.benchmarks.search import IDENTITY, LOWER, SIZE, UPPER, descend, measure
 from comfyui_calibri.calibri.search import PROFILES, create_search
-
-SIZE = 57
-IDENTITY, LOWER, UPPER = np.ones(SIZE), np.full(SIZE, -1.0), np.full(SIZE, 2.0)
 
 
 def search(profile: str, seed: int = 0):
     return create_search(profile, IDENTITY, LOWER, UPPER, seed)
 
 
-def quadratic(seed: int):
-    """A reward: 0 at the optimum and -1 at the identity, with a Hessian of three decades."""
-    random = np.random.default_rng(1000 + seed)
-    rotation, _ = np.linalg.qr(random.standard_normal((SIZE, SIZE)))
-    scale = 10 ** random.uniform(-3, 0, SIZE)
-    optimum = 1 + 0.3 * random.standard_normal(SIZE)
-
-    def gap(vectors: np.ndarray) -> np.ndarray:
-        return (((vectors - optimum) @ rotation) ** 2 * scale).sum(axis=-1)
-
-    return lambda vectors: -gap(vectors) / gap(IDENTITY)
-
-
 def gap_after(profile: str, seed: int, evaluations: int, noise: float) -> float:
-    """What is left of the initial gap; a generation's candidates share an offset of std 1."""
-    reward, random, searched = quadratic(seed), np.random.default_rng(seed), search(profile, seed)
-    for _ in range(evaluations // searched.population):
-        candidates = searched.ask()
-        offset = random.standard_normal()
-        noisy = noise * random.standard_normal(len(candidates))
-        searched.tell(reward(candidates) + offset + noisy)
-    return float(-reward(searched.mean))
+    """What is left of the initial gap on the benchmark's toy."""
+    return float(descend(search(profile, seed), seed, noise, evaluations).gaps[-1])
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.1])
 def test_default_closes_nine_tenths_of_the_gap(noise):
     gaps = [gap_after("default", seed, 960, noise) for seed in range(5)]
     assert np.median(gaps) < 0.1
+
+
+@pytest.mark.parametrize(("noise", "target"), [(0.0, 1100), (0.03, 1200), (0.1, 1300)])
+def test_default_needs_few_evaluations(noise, target):
+    found = measure("default", noise, range(700, 711), {})
+    needed = found["evaluations_to_5_percent"]
+    assert needed is not None
+    assert needed <= target
 
 
 def test_paper_closes_most_of_the_gap():
