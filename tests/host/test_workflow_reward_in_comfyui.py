@@ -84,7 +84,9 @@ def test_a_node_that_fails_is_named(client: ComfyClient) -> None:
     assert client.run(prompt).outputs["6"]["text"]
 
 
-def test_a_calibration_runs_on_it(client: ComfyClient) -> None:
+def test_a_calibration_runs_on_it(client: ComfyClient, newest: bool) -> None:
+    if not newest:
+        pytest.skip("v0.3.64 loads FLUX at its full width only, so not the demo's model")
     prompt = reward_nodes()
     prompts = {"source": "demo", "text": "", "file": "none"}
     prompt |= {
