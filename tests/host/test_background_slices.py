@@ -24,7 +24,7 @@ ENDLESS = {"generations": 10_000, "validate_every": 1000}
 @pytest.mark.oldest
 def test_a_users_prompt_waits_for_one_batch_at_most(start_server: StartServer) -> None:
     server, client = start_server()
-    set_trouble(server, seconds=0.3)
+    set_trouble(server, seconds=1.0)
     client.run(picture(TINY, 0))
     # No slice within two seconds after a prompt: what the run has done by then it did before.
     client.queue(calibration(TINY, "long", **ENDLESS, idle_seconds=2.0, slice_seconds=600.0))
@@ -42,7 +42,7 @@ def test_a_users_prompt_waits_for_one_batch_at_most(start_server: StartServer) -
         assert after - before <= 2 * ROWS
         longest = max(longest, started(entry) - posted)
     reported = client.summary("long")["longest_wait"]
-    assert 0.0 < reported <= longest + 1.0
+    assert longest / 4 < reported <= longest + 1.0
     assert client.summary("long")["slices"] >= 3
 
 
@@ -60,8 +60,8 @@ def test_a_batch_that_would_take_long_is_given_up_for_a_prompt(start_server: Sta
     now = client.summary("slow")
     assert entry["status"]["status_str"] == "success"
     assert (now["state"], now["images"]) == ("running", 0)
-    assert started(entry) - posted < 20.0  # of 28 that were left
-    assert 0.0 < now["longest_wait"] < 20.0
+    assert started(entry) - posted < 12.0  # of 28 that were left
+    assert 0.0 < now["longest_wait"] < 12.0
 
 
 @pytest.mark.oldest
@@ -69,7 +69,7 @@ def test_between_slices_the_queue_is_empty_and_no_page_sees_them(
     start_server: StartServer,
 ) -> None:
     server, client = start_server()
-    with Page(server.url) as page:
+    with Page(server.url) as page, Page(server.url) as follower:
         mine = [client.run(picture(TINY, 0)).prompt_id]
         settings = {**ENDLESS, "idle_seconds": 1.0, "slice_seconds": 0.0}
         mine.append(client.run(calibration(TINY, "long", **settings)).prompt_id)
@@ -83,14 +83,16 @@ def test_between_slices_the_queue_is_empty_and_no_page_sees_them(
             mine.append(client.run(picture(TINY, seed)).prompt_id)
         if time.monotonic() - instant < 8 * 0.9:  # not on a machine that pauses longer than it
             assert client.summary("long")["slices"] == slices
-        client.until("long", lambda now: now["slices"] >= slices + 2)
+        client.call("POST", "/long/follow", {"client_id": follower.client_id})
+        client.until("long", lambda now: now["slices"] >= slices + 6)
         assert client.get_json("/history").keys() == set(mine)
     told = {data["prompt_id"] for _, data in page.events if data.get("prompt_id")}
     assert told <= set(mine)
     remaining = [s["status"]["exec_info"]["queue_remaining"] for s in page.heard("status")]
     assert max(remaining) == 1
     assert remaining.count(0) >= 10
-    assert page.heard("calibri.run")
+    # All hear of results, and each batch only who follows the run.
+    assert len(follower.heard("calibri.run")) > len(page.heard("calibri.run")) > 0
 
 
 @pytest.mark.slow
