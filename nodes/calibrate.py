@@ -31,7 +31,7 @@ class CalibriCalibrate(io.ComfyNode):
             category="Calibri",
             description="Searches the coefficients of a diffusion transformer's residual branches "
             "that raise a reward, and measures the gain on held-out prompts. Cancel keeps what was "
-            "done: the same settings go on where they stopped. Everything of a run is in "
+            "done: the same settings go on where they stopped. A run's results are in "
             "output/calibri.",
             inputs=calibration_inputs(),
             outputs=[

@@ -32,6 +32,12 @@ def run_calibration(run_name: str, say: Callable[[str], None], **inputs: Any) ->
     progress = Progress(evaluator, space, config.validation_samples(), say)
     with Journal.open(folder / runs.JOURNAL) as journal:
         outcome = calibrate(
-            config, space, evaluator, journal, progress.on_generation, progress.on_batch
+            config,
+            space,
+            evaluator,
+            journal,
+            progress.on_generation,
+            progress.on_batch,
+            runs.host_versions(),
         )
         return conclude(prepared, folder.name, outcome, journal)

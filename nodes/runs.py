@@ -78,6 +78,13 @@ def settings_of(folder: Path) -> Any:
         return None
 
 
+def host_versions() -> dict[str, str]:
+    """ComfyUI's version, for the journal."""
+    from comfyui_version import __version__
+
+    return {"comfyui": __version__}
+
+
 def as_output(path: Path) -> dict[str, str]:
     """A picture of a run as ComfyUI names files of its output folder to the browser."""
     root = Path(folder_paths.get_output_directory())

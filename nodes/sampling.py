@@ -57,9 +57,9 @@ class ComfyEvaluator:
 
     Raises ValueError with one sentence for a size, sampler or VAE that does not fit the model.
     Prompts are encoded once, when the first batches are planned; `Sample.prompt` indexes `prompts`.
-    `watch(done, steps)` hears of each step of a batch, and of each prompt encoded as (0, steps);
-    what it raises ends the batch. `preview` decodes the search's own images in the VAE's place; a
-    reward that accepts latents gets them undecoded.
+    `watch(done, steps)` hears of each step of a batch, and as (0, steps) of each prompt encoded and
+    each batch of `images`; what it raises ends the batch. `preview` decodes the search's own images
+    in the VAE's place; a reward that accepts latents gets them undecoded.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class ComfyEvaluator:
         check_sampler(settings.sampler)
         self._latent = empty_latent(model, vae, settings.width, settings.height)
         self._settings, self._space, self.prompts = settings, space, tuple(prompts)
-        self._vae, self._reward = vae, reward
+        self._vae, self._reward, self.reward_name = vae, reward, reward.name
         gains, weights = _tensors(space, space.identity[None])
         self._rows = GainLayer(gains, weights=weights, guidance=space.guidance)
         self._model = apply_gains(model, self._rows)
@@ -146,6 +146,7 @@ class ComfyEvaluator:
         pictures: list[list[np.ndarray | None]] = [[None] * len(bucket) for _ in vectors]
         pending = list(reversed(self.plan(len(vectors), bucket)))
         while pending:
+            self._look_up(0, self._settings.steps)
             batch = pending.pop()
             try:
                 drawn = self._draw(batch, vectors, bucket)

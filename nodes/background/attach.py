@@ -7,14 +7,17 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...calibri.configuration import differing_settings
+from ...calibri.continuation import found_preset
+from ...calibri.journal import Journal
 from ...calibri.presets import Preset, load_preset, save_preset
 from .. import runs
 from .node import FROM_RESULT, NEW, REFUSE
 from .record import FINISHED, INTERRUPTED, PAUSED, RUNNING, STOPPED, Record
-from .registry import Registry
+from .registry import Registry, settle
 from .run import Run
 
 if TYPE_CHECKING:
@@ -50,7 +53,8 @@ def attach(
     with run.lock:
         record = run.record
         record.idle_seconds, record.slice_seconds = wish.idle_seconds, wish.slice_seconds
-        record.prompt, record.node, record.withheld = wish.prompt, wish.node, wish.withheld
+        if wish.prompt is not None:  # else the one of earlier still makes these inputs
+            record.prompt, record.node, record.withheld = wish.prompt, wish.node, wish.withheld
         more = prepared.config.generations > (record.ended_with or 0)
         begins = (
             (record.state not in (PAUSED, STOPPED, FINISHED))
@@ -85,7 +89,10 @@ def attach_rebuilt(
             f"{'; '.join(changed)}. Restore that and resume it, or queue the workflow with "
             "if_changed set to a new run."
         )
-    _hand_over(run, prepared, pace)
+    with run.lock:
+        _hand_over(run, prepared, pace)
+        if not run.goes_on:  # it was stopped meanwhile
+            settle(run)
     return run, prepared
 
 
@@ -100,9 +107,12 @@ def _find_or_make(
     named = runs.runs_named(name)
     for folder in reversed(named):
         known = registry.find(folder.name)
-        if runs.settings_of(folder) == settings:
+        # One that the optimiser's library has left behind goes on no more.
+        left = known is not None and not known.record.replays and wish.if_changed != REFUSE
+        if runs.settings_of(folder) == settings and not left:
             return known or _new(registry, folder.name, asked), prepared
-        if known is not None and known.record.asked == asked and (folder / START).exists():
+        began = known is not None and known.record.asked == asked and (folder / START).exists()
+        if known is not None and began and not left:
             return known, prepare(load_preset(folder / START))
     if named and wish.if_changed == REFUSE:
         changed = "; ".join(differing_settings(runs.settings_of(named[-1]), settings))
@@ -111,18 +121,26 @@ def _find_or_make(
             "it, give this run another run_name, or choose in if_changed that it becomes a new run."
         )
     if named and wish.if_changed == FROM_RESULT:
-        result = runs.output_folder(named[-1].name) / runs.PRESET
-        if not result.is_file():
-            raise ValueError(
-                f"The run {named[-1].name!r} has no result yet that a new run could begin at: let "
-                f"it go on until its first validation, or set if_changed to {NEW!r}."
-            )
-        preset = load_preset(result)
+        preset = _result_of(named[-1], prepared)
         prepared = prepare(preset)
         folder = runs.new_run(name, prepared.settings)
         save_preset(folder / START, preset, overwrite=True)
         return _new(registry, folder.name, asked), prepared
     return _new(registry, runs.new_run(name, settings).name, asked), prepared
+
+
+def _result_of(folder: Path, prepared: Prepared) -> Preset:
+    """The best that a run has found so far, read from its journal without computing anything."""
+    journal_file, preset = folder / runs.JOURNAL, None
+    if journal_file.is_file():
+        with Journal.read(journal_file) as journal:
+            preset = found_preset(journal, prepared.space.backbone)
+    if preset is None:
+        raise ValueError(
+            f"The run {folder.name!r} has no result yet that a new run could begin at: let it go "
+            f"on until its first validation, or set if_changed to {NEW!r}."
+        )
+    return preset
 
 
 def _new(registry: Registry, run_id: str, asked: str) -> Run:

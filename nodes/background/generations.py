@@ -21,7 +21,7 @@ def generations_of(run: Run) -> list[dict[str, Any]]:
         rows = run.rows
         if run.record.progress.images == 0:  # the journal may be in the making
             return []
-        if not path.is_file() or (rows and len(rows) > run.record.progress.generation):
+        if not path.is_file():
             return [_row(run, row) for row in rows]
         with Journal.read(path) as journal:
             plain = journal.evaluation("validation", 0)
@@ -46,10 +46,10 @@ def generations_of(run: Run) -> list[dict[str, Any]]:
                         else float(validated.rewards[0].mean()),
                     }
                 )
-                if validated is not None and validated.pending:
-                    rows.pop()  # read again when it is whole
-                    break
-        return [_row(run, row) for row in rows]
+            told = [_row(run, row) for row in rows]
+            if len(rows) > 1:
+                rows.pop()  # its validation may still come
+        return told
 
 
 def _row(run: Run, row: dict[str, Any]) -> dict[str, Any]:

@@ -11,11 +11,14 @@ from typing import Any
 
 from .record import Record
 
-# Of the words of an input's name: "openai_api_key", "hfToken".
-_SECRET_WORDS = {
-    *("apikey", "auth", "authorization", "bearer", "credential", "credentials", "key"),
-    *("passphrase", "passwd", "password", "secret", "token"),
-}
+# In an input's name: "openai_api_key", "hfToken", "APIKey", but not "keyframes" or "tokenizer".
+_SECRET_NAME = re.compile(
+    r"api_?-?keys?|(^|[^a-z])(keys?\d*|auth)($|[^a-z])|token(?!i[sz])|secret|passw|pwd|passphrase"
+    r"|bearer|credential|authori[sz]|cookie|jwt"
+)
+_CASE_CHANGE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+# In a value, whatever its input is called.
+_SECRET_VALUE = re.compile(r"^(Bearer |sk-|hf_|ghp_|eyJ)\S{12}|://[^/\s:@]+:[^/\s@]+@")
 
 
 def upstream(prompt: dict[str, Any], node: str) -> tuple[dict[str, Any] | None, list[str]]:
@@ -87,5 +90,10 @@ def is_link(value: Any) -> bool:
 def _may_be_secret(name: str, value: Any) -> bool:
     if isinstance(value, dict):
         return any(_may_be_secret(key, item) for key, item in value.items())
-    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)
-    return isinstance(value, str) and not _SECRET_WORDS.isdisjoint(w.lower() for w in words)
+    if isinstance(value, list):
+        return any(_may_be_secret(name, item) for item in value)
+    if not isinstance(value, str):
+        return False
+    separated = _CASE_CHANGE.sub("_", name).lower()
+    named = _SECRET_NAME.search(separated) or _SECRET_NAME.search(name.lower())
+    return bool(named or _SECRET_VALUE.search(value))

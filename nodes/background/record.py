@@ -61,6 +61,8 @@ class Record:
     """Slices that were cancelled in a row."""
     concluding: bool = False
     """Whether the search is to end with the generation that runs."""
+    replays: bool = True
+    """Whether the search recomputed from the journal was the journal's, when last tried."""
     ended_with: int | None = None
     """The budget in generations of a finished run."""
     preset: str | None = None
@@ -74,9 +76,8 @@ class Record:
     progress: Progress = field(default_factory=Progress)
 
     def save(self, folder: Path) -> None:
-        """Write `run.json` in the run's folder; OSError where that is not possible."""
+        """Write `run.json` in the run's folder, which must be there; OSError where that fails."""
         values = {"schema": SCHEMA, **dataclasses.asdict(self)}
-        folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(values, indent=1, ensure_ascii=False)
         write_atomically(folder / FILE, text.encode())
 

@@ -114,8 +114,12 @@ def settle(run: Run) -> None:
         run.let_go()
         _to_trash(run.folder)
     elif run.record.state in (STOPPED, FINISHED):
-        publish(run)
-        run.let_go()
+        try:
+            publish(run)
+        except OSError as error:
+            run.change(run.record.state, f"Its preset is not in models/calibri: {error}")
+        finally:
+            run.let_go()
     elif run.record.state != RUNNING:
         run.close_session()
 

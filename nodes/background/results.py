@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import folder_paths
 
 from ...calibri.atomic_file import write_atomically
-from .. import folders
+from .. import folders, runs
 from .run import Run
 
 if TYPE_CHECKING:
@@ -16,15 +16,22 @@ if TYPE_CHECKING:
 
 
 def save_best(run: Run, prepared: Prepared, best: Best) -> None:
-    """Save the preset of the best validated mean so far, in the run's output folder."""
+    """Save the preset of the best validated mean so far, in the run's folder and for its user."""
     from ...calibri.presets import save_preset
     from ..calibration_result import make_preset, measured
 
     config = prepared.config
     samples = len(config.validation_samples())
     change = measured(config.reward, best.plain, best.reward, best.gain, samples)
-    folders.make_folder(run.preset_file.parent)
-    save_preset(run.preset_file, make_preset(prepared, best.vector, change), overwrite=True)
+    preset, output = make_preset(prepared, best.vector, change), runs.output_folder(run.id)
+    save_preset(run.preset_file, preset, overwrite=True)
+    folders.make_folder(output)
+    save_preset(output / runs.PRESET, preset, overwrite=True)
+
+
+def keep_preset(run: Run) -> None:
+    """Copy the preset that a finished run recommends from its output folder to its own."""
+    write_atomically(run.preset_file, (runs.output_folder(run.id) / runs.PRESET).read_bytes())
 
 
 def publish(run: Run) -> None:
@@ -49,5 +56,5 @@ def publish(run: Run) -> None:
             break
         number += 1
     folder_paths.filename_list_cache.pop(folders.PRESETS, None)
-    run.record.preset = name
+    run.record.preset, run.news = name, "result"
     run.save()

@@ -54,8 +54,8 @@ class Run:
 
     @property
     def preset_file(self) -> Path:
-        """The best so far, from the first validation on."""
-        return runs.output_folder(self.id) / runs.PRESET
+        """The best so far, from the first validation on; the output folder has a copy."""
+        return self.folder / runs.PRESET
 
     @property
     def goes_on(self) -> bool:

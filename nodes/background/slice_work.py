@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import comfy.model_management
 
 from .. import runs
+from .cache_age import keep_young
 from .flight import Flight
 from .pace import Pace, PacedEvaluator, YieldedError
 from .record import FINISHED
 from .registry import settle
-from .results import publish, save_best
+from .results import keep_preset, publish, save_best
 from .run import Run
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def work(run: Run, flight: Flight, others_wait: Callable[[], bool]) -> None:
             return
         run.in_slice = True
     began = time.monotonic()
+    keep_young()
     try:
         _Slice(run, pace, others_wait).advance()
         flight.worked = True
@@ -71,6 +73,7 @@ class _Slice:
             session = self._session()
             while session.advance():
                 self._note(session)
+                self._conclude_if_told(session)
                 if self._is_wanted() or time.monotonic() >= until:
                     return
             self._note(session)
@@ -82,27 +85,47 @@ class _Slice:
 
     def _session(self) -> Session:
         """The run's session, opened where it is not."""
-        from ...calibri.journal import Journal
+        from ...calibri.journal import Journal, JournalError
+        from ...calibri.replay import ReplayError
         from ...calibri.session import Session
 
         run, prepared = self._run, self._prepared
         if run.session is None:
-            run.journal = Journal.open(run.folder / runs.JOURNAL)
-            run.session = Session(
-                prepared.config,
-                prepared.space,
-                prepared.evaluator,
-                run.journal,
-                on_generation=self._on_generation,
-                on_batch=self._on_batch,
-            )
+            path = run.folder / runs.JOURNAL
+            if run.record.progress.images and not path.is_file():
+                raise JournalError(
+                    f"The journal {path} is gone: put it back to go on, or delete the run."
+                )
+            run.journal = Journal.open(path)
+            try:
+                run.session = Session(
+                    prepared.config,
+                    prepared.space,
+                    prepared.evaluator,
+                    run.journal,
+                    on_generation=self._on_generation,
+                    on_batch=self._on_batch,
+                    versions=runs.host_versions(),
+                )
+            except ReplayError as error:
+                run.record.replays = False
+                raise ReplayError(
+                    f"{error} For that, queue the workflow with if_changed set to "
+                    "'new run from its result'."
+                ) from error
+            run.record.replays = True
         run.session.evaluator = PacedEvaluator(prepared.evaluator, self._pace)
         if not run.record.concluding:
             run.session.go_on()
-        elif not run.concluded:
-            run.session.conclude()
-        run.concluded = run.record.concluding
+            run.concluded = False
+        self._conclude_if_told(run.session)
         return run.session
+
+    def _conclude_if_told(self, session: Session) -> None:
+        """End the search with the generation that runs where that was asked for, once."""
+        if self._run.record.concluding and not self._run.concluded:
+            session.conclude()
+            self._run.concluded = True
 
     def _on_generation(self, summary: GenerationSummary) -> None:
         self._run.sigmas[summary.generation] = summary.sigma
@@ -134,12 +157,16 @@ class _Slice:
 
     def _finish(self, session: Session) -> None:
         """Save what the run recommends; the report's pictures are drawn for it."""
-        from ..calibration_result import conclude
+        from ..calibration_result import PICTURED, conclude
 
         run, outcome = self._run, session.outcome
         assert outcome is not None
         assert run.journal is not None
+        # Its pictures make room too, though those drawn so far are drawn again.
+        self._pace.decision.begin(2 * PICTURED)
         conclude(self._prepared, run.id, outcome, run.journal)
+        self._pace.decision.end()
+        keep_preset(run)
         publish(run)
         with run.lock:
             gain, progress = outcome.gain, run.record.progress

@@ -64,12 +64,17 @@ class Timer:
             self._task = self._loop.create_task(self._run())
 
     async def _run(self) -> None:
+        failures = 0  # in a row
         while True:
             try:
                 seconds = await self._look()
-            except Exception:
+                failures = 0
+            except Exception as error:
                 logging.exception("Calibri: the timer of the background runs failed and goes on.")
-                seconds = TICK
+                seconds, failures = TICK, failures + 1
+                run = self._registry.current()
+                if failures >= MOST_INTERRUPTS and run is not None:
+                    self._registry.rest(run, PAUSED, f"Its slices cannot be queued: {error}")
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), seconds)
             self._woken.clear()
@@ -99,6 +104,8 @@ class Timer:
         self._taken = look.taken
         if begun > 0 or look.all - flying:
             self._idle_since = time.monotonic()
+            # Now, since somebody may clear the history before the next slice.
+            self.passengers.look(self._ours)
 
     async def _submit_when_idle(self) -> None:
         run = self._registry.current()

@@ -67,7 +67,8 @@ def test_it_returns_at_once_and_ends_as_a_run_in_the_foreground(start_server: St
 
 def test_it_pauses_goes_on_stops_and_finishes_when_told(start_server: StartServer) -> None:
     server, client = start_server()
-    client.run(calibration(TINY, "run", **LONG))
+    # One slice would take all day: it hears what it is told while it runs.
+    client.run(calibration(TINY, "run", **{**LONG, "slice_seconds": 86_400.0}))
     assert client.summaries()[0]["id"] == "run"
     client.until("run", lambda now: now["generation"] >= 1)
     assert client.act("run", "pause")["state"] == "paused"
