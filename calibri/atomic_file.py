@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -20,3 +21,17 @@ def write_atomically(path: Path, data: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def save_atomically(path: Path, data: bytes, name: str) -> None:
+    """`write_atomically` for what a person asked to be saved. OSError says what to do, and calls it
+    by `name`, "preset" for example.
+    """
+    try:
+        write_atomically(path, data)
+    except OSError as error:
+        mend = "free some space" if error.errno == errno.ENOSPC else "check the folder"
+        raise OSError(
+            f"The {name} {path} could not be saved ({error.strerror}): {mend} or save it "
+            "elsewhere; nothing was written."
+        ) from error

@@ -7,7 +7,6 @@ A checkpoint comes from a stranger: a small JSON object whose `solution`, the fl
 from __future__ import annotations
 
 import datetime
-import errno
 import json
 import math
 import os
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .atomic_file import write_atomically
+from .atomic_file import save_atomically
 from .coefficients import LOWER, UPPER
 from .official import OfficialCheckpointError, read_layout
 from .preset_metadata import MAX_WEIGHT
@@ -103,14 +102,7 @@ def write_checkpoint(
         "sigma": checkpoint.sigma,
         "timestamp": checkpoint.timestamp,
     }
-    try:
-        write_atomically(path, json.dumps(held, indent=2, allow_nan=False).encode())
-    except OSError as error:
-        mend = "free some space" if error.errno == errno.ENOSPC else "check the folder"
-        raise OSError(
-            f"The checkpoint {path} could not be saved ({error.strerror}): {mend} or save it "
-            "elsewhere; nothing was written."
-        ) from error
+    save_atomically(path, json.dumps(held, indent=2, allow_nan=False).encode(), "checkpoint")
 
 
 def _read(held: Any) -> OfficialCheckpoint:

@@ -6,7 +6,6 @@ JSON of `preset_metadata.py`. M is the number of members of an ensemble, mostly 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from .atomic_file import write_atomically
+from .atomic_file import save_atomically
 from .backbones import Backbone, read_backbone
 from .coefficients import CoefficientError, CoefficientSpace, Vector, coefficient_space
 from .preset_metadata import (
@@ -77,14 +76,7 @@ def save_preset(path: str | os.PathLike[str], preset: Preset, overwrite: bool = 
         raise FileExistsError(
             f"The preset {path} exists already: choose another name or allow overwriting."
         )
-    try:
-        write_atomically(path, data)
-    except OSError as error:
-        mend = "free some space" if error.errno == errno.ENOSPC else "check the folder"
-        raise OSError(
-            f"The preset {path} could not be saved ({error.strerror}): {mend} or save it "
-            "elsewhere; nothing was written."
-        ) from error
+    save_atomically(path, data, "preset")
 
 
 def load_preset(path: str | os.PathLike[str]) -> Preset:

@@ -106,7 +106,7 @@ def _patch(model: ModelPatcher, preset: Preset) -> dict[str, Tensor]:
 def _save(path: Path, tensors: dict[str, Tensor], preset: Preset) -> None:
     from safetensors.torch import save
 
-    from ..calibri.atomic_file import write_atomically
+    from ..calibri.atomic_file import save_atomically
 
     told = {
         "title": preset.title,
@@ -117,4 +117,5 @@ def _save(path: Path, tensors: dict[str, Tensor], preset: Preset) -> None:
         "fingerprint": preset.fingerprint,
         "fits": "this base model only: the file holds the norms of its weights' rows",
     }
-    write_atomically(path, save(tensors, {"calibri_weight_patch": json.dumps(told)}))
+    data = save(tensors, {"calibri_weight_patch": json.dumps(told)})
+    save_atomically(path, data, "weight patch")
