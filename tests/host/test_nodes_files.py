@@ -1,8 +1,7 @@
-"""Presets and prompts as files: found, read, or refused in a sentence."""
+"""Presets as files: found, read, or refused in a sentence."""
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 from collections.abc import Iterator
@@ -18,10 +17,8 @@ from comfyui_calibri.calibri.coefficients import coefficient_space
 from comfyui_calibri.calibri.presets import Member, Preset, fingerprint
 from comfyui_calibri.nodes import folders
 from comfyui_calibri.nodes.apply import CalibriApply
-from comfyui_calibri.nodes.extension import CalibriExtension
 from comfyui_calibri.nodes.patching import backbone_of, diffusion_model
 from comfyui_calibri.nodes.presets import CalibriLoadPreset, CalibriSavePreset
-from comfyui_calibri.nodes.prompts import CalibriPromptSet
 
 from .tiny_patchers import make_clip, make_model, sample
 
@@ -43,8 +40,6 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "folder_names_and_paths",
         {name: (list(paths), set(kinds)) for name, (paths, kinds) in _FOLDERS.items()},
     )
-    monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path / "input"))
-    (tmp_path / "input").mkdir()
     folders.register()
     folder_paths.filename_list_cache.clear()
     return tmp_path / "models"
@@ -192,84 +187,9 @@ def test_window_that_never_acts_is_refused(model: Any, preset: Preset) -> None:
         CalibriApply.execute(model, preset, 1.0, 0.7, 0.3)
 
 
-PROMPTS: dict[str, Any] = {"source": "text", "text": "", "file": "none"}
-
-
-def prompt_set(**changes: Any) -> tuple[str, ...]:
-    options = {**PROMPTS, "count": 5, "seed": 0, "split": "train", **changes}
-    checked = CalibriPromptSet.validate_inputs(
-        **{name: options[name] for name in ("source", "text", "file")}
-    )
-    assert checked is True, checked
-    result: tuple[str, ...] = CalibriPromptSet.execute(**options).args[0]
-    return result
-
-
-def test_prompts_from_text_file_and_demo(tmp_path: Path) -> None:
-    (tmp_path / "input" / "lists").mkdir()
-    (tmp_path / "input" / "lists" / "mine.txt").write_text("# mine\na cat\n\na dog\na cat\n")
-    assert prompt_set(text="a\nb\n") == ("a", "b")
-    assert folders.input_text_files() == ["lists/mine.txt"]
-    assert prompt_set(source="file", file="lists/mine.txt") == ("a cat", "a dog")
-    train, test = prompt_set(source="demo"), prompt_set(source="demo", split="test")
-    assert len(set(train) | set(test)) == 10
-
-
-@pytest.mark.parametrize(
-    ("changes", "problem"),
-    [
-        ({"text": " \n# only a comment\n"}, "holds no prompts"),
-        ({"source": "file"}, "No prompt file is chosen"),
-        ({"source": "file", "file": "absent.txt"}, "cannot be read"),
-        ({"source": "file", "file": "../secret.txt"}, "outside ComfyUI's input folder"),
-        ({"source": "file", "file": "/etc/passwd"}, "outside ComfyUI's input folder"),
-        ({"source": "file", "file": r"\\server\share\a.txt"}, "outside ComfyUI's input folder"),
-        ({"source": "file", "file": r"a\..\..\secret.txt"}, "outside ComfyUI's input folder"),
-        ({"source": "file", "file": "picture.png"}, "is not a .txt file"),
-        ({"source": "file", "file": "binary.txt"}, "is not UTF-8 text"),
-        ({"source": "file", "file": "empty.txt"}, "holds no prompts"),
-    ],
-)
-def test_prompt_lists_that_cannot_be_are_refused_before_the_run(
-    tmp_path: Path, changes: dict[str, str], problem: str
-) -> None:
-    (tmp_path / "secret.txt").write_text("a secret")
-    (tmp_path / "input" / "picture.png").write_bytes(b"\x89PNG")
-    (tmp_path / "input" / "binary.txt").write_bytes(b"\xff\xfe\x00\xd8")
-    (tmp_path / "input" / "empty.txt").write_text("\n")
-    assert problem in str(CalibriPromptSet.validate_inputs(**{**PROMPTS, **changes}))
-
-
-def test_changed_prompt_file_is_read_again(tmp_path: Path) -> None:
-    file = tmp_path / "input" / "mine.txt"
-    file.write_text("a cat")
-    before = CalibriPromptSet.fingerprint_inputs(source="file", file="mine.txt", count=3)
-    os.utime(file, (1, 1))
-    assert CalibriPromptSet.fingerprint_inputs(source="file", file="mine.txt", count=3) != before
-
-
-def test_paths_that_lead_out_are_refused_without_being_touched(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    root = Path(folder_paths.get_input_directory()).resolve()
-    touched = []
-
-    def resolve(path: Path, strict: bool = False) -> Path:
-        touched.append(path)
-        return root
-
-    monkeypatch.setattr(Path, "resolve", resolve)
-    for name in (r"\\server\share\a.txt", "//server/share/a.txt", "C:a.txt", r"..\a.txt"):
-        with pytest.raises(ValueError, match="lies outside ComfyUI's input folder"):
-            folders.input_path(name)
-    assert set(touched) == {Path(folder_paths.get_input_directory())}
-
-
-def test_linked_names_have_no_file_yet() -> None:
+def test_linked_name_has_no_file_yet() -> None:
     # ComfyUI gives None for an input that comes from another node.
     assert CalibriLoadPreset.fingerprint_inputs(preset_name=None) == 0.0
-    for source, file in (("file", None), (None, "mine.txt"), (None, None)):
-        assert CalibriPromptSet.fingerprint_inputs(source=source, file=file, count=3) == 0.0
 
 
 def test_models_of_other_families_are_named() -> None:
@@ -293,10 +213,3 @@ def test_models_of_other_families_are_named() -> None:
     model = ModelPatcher(config.get_model({}, ""), torch.device("cpu"), torch.device("cpu"))
     with pytest.raises(ValueError, match="docs/backbones"):
         backbone_of(model)
-
-
-def test_every_node_is_listed_once() -> None:
-    nodes = asyncio.run(CalibriExtension().get_node_list())
-    ids = [node.GET_SCHEMA().node_id for node in nodes]
-    assert len(set(ids)) == len(ids) == 25
-    assert all(name.startswith("Calibri") for name in ids)
