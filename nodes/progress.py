@@ -51,7 +51,7 @@ class Progress:
         """Preview the search's mean as it stands."""
         if self._before is None:
             self._before = self._evaluator.images(self._space.identity[None], self._samples)[0]
-        self._say(_words(summary))
+        self._say(_words(summary) + _warning(self._evaluator.reward_name, summary))
         after = self._evaluator.images(summary.vector[None], self._samples)[0]
         picture = Image.fromarray(before_and_after(self._before, after))
         self._bar.update_absolute(self._done, self._total, ("JPEG", picture, PREVIEW_SIDE))
@@ -63,6 +63,16 @@ def _words(summary: GenerationSummary) -> str:
     return (
         f"Generation {summary.generation} of {summary.generations}: mean reward "
         f"{summary.mean:.4g} (candidates {summary.worst:.4g} to {summary.best:.4g}){held_out}"
+    )
+
+
+def _warning(reward: str, summary: GenerationSummary) -> str:
+    """What to say where a generation has taught the search nothing."""
+    if summary.best != summary.worst:
+        return ""
+    return (
+        f". {reward} scores every candidate alike, so the search learns nothing: see with Score "
+        "Images whether it tells pictures of these prompts apart"
     )
 
 

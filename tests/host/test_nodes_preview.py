@@ -143,3 +143,21 @@ def test_a_reward_of_latents_gets_them_undecoded(inputs: dict[str, Any], output:
     assert inputs["vae"].decoded < SEARCHED
     with pytest.raises(ValueError, match="latent mean scores latents"):
         CalibriScoreImages.execute(torch.rand(1, 8, 8, 3), reward, "a cat")
+
+
+class Constant(Brightness):
+    """Sees no difference."""
+
+    name = "constant"
+
+    def score(self, images: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+        return torch.full((len(images),), 0.5)
+
+
+def test_a_reward_that_sees_no_difference_is_named(
+    inputs: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    result = CalibriCalibrate.execute(**{**inputs, "reward": Constant()})
+    assert "constant scores every candidate alike, so the search learns nothing" in caplog.text
+    assert "nothing was better than the plain model" in result.ui["text"][0]
