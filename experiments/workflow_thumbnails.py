@@ -2,7 +2,7 @@
 
     python -m comfyui_calibri.experiments.workflow_thumbnails --output .run/output
 
-`--output` is the output folder of the ComfyUI that ran both workflows (`scripts/demo` leaves one).
+`--output` is the output folder of the ComfyUI that ran the workflows (`scripts/demo` leaves one).
 ComfyUI's template browser shows `<workflow>.jpg` from the folder of `<workflow>.json`.
 """
 
@@ -21,10 +21,14 @@ from PIL import Image, ImageDraw, ImageFont
 WORKFLOWS = Path(__file__).resolve().parents[1] / "workflows"
 GENERATE = WORKFLOWS / "Calibri - generate with a preset.jpg"
 CALIBRATE = WORKFLOWS / "Calibri - calibrate.jpg"
+BACKGROUND = WORKFLOWS / "Calibri - calibrate in the background.jpg"
 SIDE = 512  # pixels of a thumbnail's side
 PICTURES = 8  # of each model
 CAPTION = 32  # pixels of the line that says which is which
 INK, PLAIN, CALIBRATED, PAPER = "#1f2937", "#6b7280", "#4f46e5", "#ffffff"
+# Of the queue's drawing, in pixels: when the user's own prompts begin and end.
+PROMPTS = ((54, 106), (118, 170), (262, 306), (390, 458))
+GAP = 10  # pixels of an empty queue between two prompts
 
 Pictures = list[Image.Image]
 
@@ -53,6 +57,29 @@ def calibrate_thumbnail(report: dict[str, Any], grid: Image.Image) -> Image.Imag
     thumbnail.paste(enlarged.crop((0, 0, SIDE, SIDE // 2)), (0, SIDE // 2))
     curve = Image.fromarray(_draw_gain(report))
     thumbnail.paste(curve, (0, 0))
+    return thumbnail
+
+
+def background_thumbnail(report: dict[str, Any]) -> Image.Image:
+    """The gain over the generations above a drawing of ComfyUI's queue that two share."""
+    thumbnail = Image.new("RGB", (SIDE, SIDE), PAPER)
+    thumbnail.paste(Image.fromarray(_draw_gain(report)), (0, 0))
+    draw = ImageDraw.Draw(thumbnail)
+    left, right, top, height = 16, SIDE - 16, SIDE // 2 + 56, 64
+    ends = [left - GAP, *(end for _, end in PROMPTS)]
+    begins = [*(begin for begin, _ in PROMPTS), right + GAP]
+    for begin, end in zip(ends, begins, strict=True):
+        if end - begin > 3 * GAP:
+            box = (begin + GAP, top + height + GAP, end - GAP, top + 2 * height + GAP)
+            draw.rectangle(box, fill=CALIBRATED)
+    for begin, end in PROMPTS:
+        draw.rectangle((begin, top, end, top + height), fill=PLAIN)
+    font = ImageFont.load_default(size=20)
+    draw.text((left, top - 12), "your prompts", PLAIN, font=font, anchor="ls")
+    below = top + 2 * height + GAP + 12
+    draw.text(
+        (left, below), "the calibration, when you are idle", CALIBRATED, font=font, anchor="lt"
+    )
     return thumbnail
 
 
@@ -126,6 +153,7 @@ def main() -> None:
     grid = Image.open(run / "before_after.png").convert("RGB")
     _save(generate_thumbnail(plain, calibrated), GENERATE)
     _save(calibrate_thumbnail(report, grid), CALIBRATE)
+    _save(background_thumbnail(report), BACKGROUND)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,36 @@
-"""What a person does with workflows in the page."""
+"""What a person does in the page: open it, open a workflow, change it, press Run."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
+
+if TYPE_CHECKING:
+    from comfy_server import ComfyServer
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
+PAGE_SECONDS = 120
+
+
+@contextmanager
+def open_page(browser: Browser, server: ComfyServer) -> Iterator[Page]:
+    """ComfyUI's page in a fresh profile, ready to be used, with an empty canvas."""
+    context = browser.new_context(viewport={"width": 1600, "height": 1000}, locale="en-US")
+    # A new user is met by the template browser; ours has seen it.
+    context.request.post(f"{server.url}/api/settings/Comfy.TutorialCompleted", data="true")
+    opened = context.new_page()
+    opened.set_default_timeout(PAGE_SECONDS * 1000)
+    opened.goto(server.url)
+    opened.wait_for_function("window.app?.extensionManager && window.app.graph && window.LiteGraph")
+    try:
+        yield opened
+    finally:
+        context.close()
 
 
 def open_workflow(page: Page, ending: str) -> None:

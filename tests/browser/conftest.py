@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from .canvas import PAGE_SECONDS, open_page
+
 if TYPE_CHECKING:
     from comfy_server import ComfyServer
 
@@ -23,7 +25,6 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-PAGE_SECONDS = 120
 # A busy machine shows a thumbnail later than Playwright's five seconds.
 expect.set_options(timeout=PAGE_SECONDS * 1000)
 
@@ -43,12 +44,5 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def page(browser: Browser, server: ComfyServer) -> Iterator[Page]:
     """ComfyUI's page, ready to be used, with an empty canvas."""
-    context = browser.new_context(viewport={"width": 1600, "height": 1000}, locale="en-US")
-    # A new user is met by the template browser; ours has seen it.
-    context.request.post(f"{server.url}/api/settings/Comfy.TutorialCompleted", data="true")
-    opened = context.new_page()
-    opened.set_default_timeout(PAGE_SECONDS * 1000)
-    opened.goto(server.url)
-    opened.wait_for_function("window.app?.extensionManager && window.app.graph && window.LiteGraph")
-    yield opened
-    context.close()
+    with open_page(browser, server) as opened:
+        yield opened

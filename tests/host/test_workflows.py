@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 WORKFLOWS = sorted((Path(__file__).resolve().parents[2] / "workflows").glob("*.json"))
 PICTURES = 8  # of each model
+RUN_SECONDS = 240  # of a small calibration on two busy cores
 
 Prompt = dict[str, dict[str, Any]]
 each_workflow = pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
@@ -88,6 +90,43 @@ def test_calibrate_leaves_a_preset_a_report_and_pictures(
     assert coefficients.shape == (1, len(numbers["recommended"]["members"][0]["coefficients"]))
     assert np.isfinite(coefficients).all()
     _assert_before_and_after(client, server, prompt, result, same=(coefficients == 1).all())
+
+
+@pytest.mark.slow
+def test_in_the_background_pictures_come_at_once_and_the_preset_later(
+    client: ComfyClient, server: ComfyServer
+) -> None:
+    prompt = client.prompt_from_workflow(_workflow("in the background"))
+    node = _only(prompt, "CalibriCalibrateBackground")
+    name = "workflow-background"
+    prompt[node]["inputs"].update(
+        generations=1, bucket_size=2, validate_every=1, run_name=name, idle_seconds=0.2
+    )
+    held_out, _ = prompt[node]["inputs"]["held_out"]
+    prompt[held_out]["inputs"]["count"] = 4
+    result = client.run(prompt)
+    _assert_before_and_after(client, server, prompt, result, same=True)
+
+    preset = _wait_until_finished(client, name)["preset"]
+    result = client.run(prompt)
+    (report,) = _pictures(client, result, _only(prompt, "PreviewImage"))
+    assert report.std() > 1
+    with safe_open(server.models / "calibri" / preset, "numpy") as saved:
+        coefficients = saved.get_tensor("coefficients")
+    same = bool((coefficients == 1).all())
+    _assert_before_and_after(client, server, prompt, result, same)
+
+
+def _wait_until_finished(client: ComfyClient, name: str) -> dict[str, Any]:
+    """The summary of the run `name` in the background, once it has ended."""
+    deadline = time.monotonic() + RUN_SECONDS
+    while time.monotonic() < deadline:
+        run: dict[str, Any] = client.get_json(f"/calibri/runs/{name}")
+        if run["state"] == "finished":
+            return run
+        assert run["state"] in ("running", "waiting"), run["reason"]
+        time.sleep(0.2)
+    pytest.fail(f"The run {name} was not finished within {RUN_SECONDS} s")
 
 
 def _assert_before_and_after(

@@ -1,0 +1,209 @@
+"""Calibrations in the background as a person meets them in the page: the tab, the offer to resume,
+toasts, commands; with the mouse and with the keyboard, in one browser and in two."""
+
+from __future__ import annotations
+
+import re
+import urllib.request
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect
+
+from .canvas import open_page, open_workflow, press_run, set_widgets
+
+if TYPE_CHECKING:
+    from comfy_client import ComfyClient
+    from comfy_server import ComfyServer
+
+NODE = "CalibriCalibrateBackground"
+TAB = "Calibri runs"
+PACK = "comfyui-calibri"
+
+
+@pytest.fixture(autouse=True)
+def no_runs_left(client: ComfyClient) -> Iterator[None]:
+    """The server is everybody's: each test leaves it without runs."""
+    yield
+    for run in client.get_json("/calibri/runs")["runs"]:
+        request = urllib.request.Request(
+            f"{client.url}/calibri/runs/{run['id']}",
+            b"{}",
+            {"Content-Type": "application/json"},
+            method="DELETE",
+        )
+        urllib.request.urlopen(request, timeout=60).close()
+
+
+@pytest.fixture
+def complaints(page: Page) -> list[str]:
+    """What the page's console has to say against the pack, from now on."""
+    found: list[str] = []
+
+    def listen(message: ConsoleMessage) -> None:
+        place = message.location.get("url", "")
+        if message.type in ("error", "warning") and "calibri" in (message.text + place).lower():
+            found.append(f"{message.text} {place}")
+
+    page.on("console", listen)
+    page.on("pageerror", lambda error: found.append(str(error)))
+    return found
+
+
+def begin(page: Page, name: str) -> Locator:
+    """Queue the example workflow with small batches and without an end; the run's card."""
+    open_workflow(page, "in the background")
+    set_widgets(
+        page,
+        NODE,
+        run_name=name,
+        generations=1000,
+        bucket_size=1,
+        validate_every=1,
+        idle_seconds=0.5,
+        slice_seconds=2,
+    )
+    set_widgets(page, "CalibriPromptSet", count=4)
+    set_widgets(page, "EmptySD3LatentImage", batch_size=1)
+    press_run(page)
+    return card(page, name)
+
+
+def card(page: Page, name: str) -> Locator:
+    """A run's card in the tab, which is opened where it is not open yet."""
+    tab = page.get_by_role("region", name=TAB)
+    if not tab.is_visible():
+        page.get_by_role("button", name="Calibrations in the background").click()
+    return tab.get_by_role("listitem").filter(has=page.get_by_role("heading", name=name))
+
+
+def wait_for_images(page: Page, bar: Locator, count: int) -> None:
+    page.wait_for_function(
+        "([bar, count]) => bar.value >= count", arg=[bar.element_handle(), count]
+    )
+
+
+def test_a_run_from_its_workflow_to_its_preset(page: Page, complaints: list[str]) -> None:
+    run = begin(page, "whole")
+    expect(run).to_contain_text("Running")
+    # Progress and gain come without anything being pressed.
+    images = run.get_by_role("progressbar")
+    wait_for_images(page, images, 1)
+    expect(run).to_contain_text("gain", ignore_case=True)
+
+    # With the keyboard; the focus stays on the card when its button goes.
+    run.get_by_role("button", name="Pause whole").press("Enter")
+    expect(run).to_contain_text("Paused")
+    expect(run.get_by_role("button", name="Resume whole")).to_be_focused()
+
+    page.reload()
+    offer = page.get_by_role("dialog", name="Calibrations to go on with")
+    expect(offer).to_contain_text("whole")
+    offer.get_by_role("button", name="Resume whole").click()
+    expect(offer).to_be_hidden()
+    run = card(page, "whole")
+    expect(run).to_contain_text("Running")
+
+    run.get_by_role("button", name="Finish whole").click()
+    expect(run).to_contain_text("Finished")
+    expect(page.get_by_role("alert").filter(has_text="“whole” is finished")).to_be_visible()
+    expect(run).to_contain_text("Preset: whole.safetensors")
+    assert complaints == []
+
+
+def test_later_lasts_until_the_run_has_worked_again(page: Page) -> None:
+    run = begin(page, "delayed")
+    run.get_by_role("button", name="Pause delayed").click()
+    expect(run).to_contain_text("Paused")
+    offer = page.get_by_role("dialog", name="Calibrations to go on with")
+    expect(offer).to_be_hidden()  # to whom has just paused it
+    page.reload()
+    offer.get_by_role("button", name="Later", exact=True).click()
+    expect(offer).to_be_hidden()
+    page.reload()
+    run = card(page, "delayed")
+    expect(run).to_contain_text("Paused")
+    expect(offer).to_be_hidden()
+
+    images = run.get_by_role("progressbar")
+    more = 1 + images.evaluate("bar => bar.value")
+    run.get_by_role("button", name="Resume delayed").click()
+    wait_for_images(page, images, more)
+    run.get_by_role("button", name="Pause delayed").click()
+    expect(run).to_contain_text("Paused")
+    page.reload()
+    expect(offer).to_contain_text("delayed")
+
+
+def test_two_browsers_agree(page: Page, browser: Browser, server: ComfyServer) -> None:
+    here = begin(page, "shared")
+    expect(here).to_contain_text("Running")
+    with open_page(browser, server) as other:
+        there = card(other, "shared")
+        expect(there).to_contain_text("Running")
+        here.get_by_role("button", name="Pause shared").click()
+        expect(there).to_contain_text("Paused")
+        there.get_by_role("button", name="Resume shared").click()
+        expect(here).to_contain_text("Running")
+
+        there.get_by_role("button", name="Delete shared").click()
+        dialog = other.get_by_role("dialog").filter(has_text="Delete a calibration")
+        dialog.get_by_role("button", name="Cancel").click()
+        expect(there).to_be_visible()
+        there.get_by_role("button", name="Delete shared").click()
+        dialog.get_by_role("button", name="Delete").click()
+        expect(there).to_have_count(0)
+        expect(here).to_have_count(0)
+
+
+def test_commands_act_on_the_one_run_there_is(page: Page) -> None:
+    def execute(verb: str) -> None:
+        page.evaluate("name => app.extensionManager.command.execute(name)", f"Calibri.{verb}Run")
+
+    def toast(words: str) -> Locator:
+        return page.get_by_role("alert").filter(has_text=words)
+
+    execute("Pause")
+    expect(toast("No calibration is running")).to_be_visible()
+    run = begin(page, "commanded")
+    expect(run).to_contain_text("Running")
+
+    refusal = {"error": "The model has changed: steps is 4 and was 15."}
+    paths = re.compile(r"/calibri/runs/commanded/pause")
+    page.route(paths, lambda route: route.fulfill(status=409, json=refusal))
+    execute("Pause")
+    expect(toast("steps is 4 and was 15")).to_be_visible()
+    expect(run).to_contain_text("Running")
+    page.unroute(paths)
+
+    execute("Pause")
+    expect(run).to_contain_text("Paused")
+    execute("Stop")
+    expect(run).to_contain_text("Stopped")
+    expect(toast("“commanded” is stopped")).to_be_visible()
+    commands = page.evaluate("() => app.extensionManager.command.commands.map(each => each.label)")
+    verbs = ("Pause", "Resume", "Finish", "Stop")
+    assert {f"Calibri: {verb} the calibration" for verb in verbs} <= set(commands)
+
+
+def test_numbers_are_words_that_fit_a_card(browser: Browser, server: ComfyServer) -> None:
+    words = browser.new_page()
+    words.goto(f"{server.url}/system_stats")
+
+    def say(function: str, value: object) -> object:
+        module = f"/extensions/{PACK}/runs/words.js"
+        return words.evaluate(f"async value => (await import({module!r})).{function}(value)", value)
+
+    lengths = {0: "0 s", 59: "59 s", 3600: "1 h", 3725: "1 h 2 min", 90000: "1 d 1 h"}
+    assert {seconds: say("duration", seconds) for seconds in lengths} == lengths
+    run = {"state": "running", "plain": -1.09, "reward": -0.82, "images": 1234, "total": 9728}
+    gain = {"mean": 0.27, "low": -0.02, "high": 0.39}
+    assert say("gainWords", {**run, "gain": gain}) == "Gain +0.27 [−0.02, +0.39]: −1.09 → −0.82"
+    assert say("gainWords", {**run, "gain": None}) == ""
+    nothing = {"mean": 0, "low": 0, "high": 0}
+    assert say("gainWords", {**run, "gain": nothing}) == "No gain yet"
+    assert say("workWords", {**run, "seconds_left": None}) == "1,234 of 9,728 images"
+    ended = {**run, "state": "finished", "seconds": 61}
+    assert say("workWords", ended) == "1,234 images, 1 min 1 s of work"
+    words.close()
