@@ -2,7 +2,8 @@
 text by the input that their stream comes from.
 
 Held against `dits/branch_origins.py`, which knows no modules. What nothing in a call tells is not
-judged: "image" from what else is made of latents ("audio", "shape"), "attention" from "fused".
+judged: "image" from what else is made of latents ("audio", "shape"), "attention" from "fused", what
+"hint" and "inpainting" are.
 """
 
 from __future__ import annotations
@@ -17,7 +18,16 @@ from torch import nn
 from comfyui_calibri.calibri.backbones import Tap, read_backbone
 
 from .dits import CASES
-from .dits.branch_origins import LATENTS, MEETING, PROMPT, Origin, Origins, inputs_marked
+from .dits.branch_origins import (
+    ASKING,
+    CONDITION,
+    LATENTS,
+    MEETING,
+    PROMPT,
+    Origin,
+    Origins,
+    inputs_marked,
+)
 from .dits.case import ALL, DitCase
 from .dits.gains import gain_on, make_taps
 from .dits.residual_additions import watching
@@ -25,11 +35,24 @@ from .test_backbones import blocks_of, first_difference, note
 
 pytestmark = pytest.mark.oldest
 
-# Their streams are parts of one sequence, which holds both inputs.
-ONE_SEQUENCE = ("cogvideox", "minimax-h3")
-# The other families have not been held against the judge yet.
-FAMILIES = ("flux", "joyimage", "flux2", "cogvideox", "mochi")
-HELD = [case for case in CASES if case.family in FAMILIES]
+# What streams are made of where it is not what their names say.
+BOTH = frozenset({LATENTS, PROMPT})
+STREAMS = {
+    # Parts of one sequence, which holds both inputs: image and text cannot be told apart.
+    "cogvideox": {"image": BOTH, "text": BOTH},
+    "minimax-h3": {"image": BOTH, "text": BOTH, "audio": BOTH},
+    # What describes the music is joined to the latents, channel by channel.
+    "minimax-music-3": {"audio": BOTH},
+    # Its picture is the prompt, and comes as a picture's latents too.
+    "triposplat": {"image": BOTH},
+}
+# Calls without a prompt.
+NO_PROMPT = ("Ideogram 4 without text",)
+# Branch beside an attention -> what only one of the two has in it, and which one.
+BESIDE_ATTENTION = {
+    "attention2": (PROMPT, "attention"),
+    "cross_attention": (ASKING, "cross_attention"),
+}
 JUDGED = [case for case in CASES if case.name in ("SD3.5", "FLUX.1", "Wan")]
 
 
@@ -81,27 +104,18 @@ def misnamed(case: DitCase, found: dict[Tap, list[Origin]]) -> Iterator[str]:
             yield f"{tap.name}: no tokens meet in it"
         if tap.branch == "fused" and beside != {"fused"}:
             yield f"{tap.name}: not the only branch"
-        reads_prompt = PROMPT in made_of
-        wanted = {
-            "attention2": False,
-            "cross_attention": True if "attention" in beside else None,
-            "attention": (
-                True if "attention2" in beside else False if "cross_attention" in beside else None
-            ),
-        }.get(tap.branch)
-        if wanted is not None and reads_prompt != wanted:
-            yield f"{tap.name}: made of {sorted(made_of)}"
-        if tap.stream == "joint":
-            right = stream == {LATENTS, PROMPT}
-        elif case.family in ONE_SEQUENCE:
-            right = True
-        else:
-            right = stream == {PROMPT if tap.stream == "text" else LATENTS}
-        if not right:
+        for other, (label, reader) in BESIDE_ATTENTION.items():
+            told = other in beside and tap.branch in ("attention", other)
+            if told and (label in made_of) != (tap.branch == reader):
+                yield f"{tap.name}: made of {sorted(made_of)}"
+        wanted = {"joint": BOTH, "text": {PROMPT}, "siglip": {CONDITION}}.get(tap.stream, {LATENTS})
+        wanted = STREAMS.get(case.family, {}).get(tap.stream, wanted)
+        if case.name in NO_PROMPT:
+            wanted = wanted - {PROMPT}
+        if stream - {CONDITION} != wanted - {CONDITION} or not stream:
             yield f"{tap.name}: a stream of {sorted(stream)}"
 
 
-@pytest.mark.parametrize("case", HELD, indirect=True, ids=lambda case: case.name)
 def test_the_names_are_right(case: DitCase, model: nn.Module) -> None:
     assert not list(misnamed(case, origins(case, model)))
 

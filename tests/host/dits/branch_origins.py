@@ -1,9 +1,10 @@
 """What a branch is made of: which of the model's inputs reach it, and whether tokens meet in it.
 
 A judge of the names of our taps that knows no modules. Each tensor of a call carries the inputs it
-was computed from, latents or prompt; a stream keeps its own through the branches that are added to
-it. Where two activations are multiplied as matrices, queries and keys for example, tokens meet:
-that is attention and never an MLP.
+was computed from: latents, prompt or another sequence of tokens; a stream keeps its own through the
+branches that are added to it. Where two activations are multiplied as matrices, queries and keys
+for example, tokens meet: that is attention and never an MLP. Where one of the two has nothing of
+the latents in it, theirs have asked others: that is cross-attention.
 """
 
 from __future__ import annotations
@@ -21,10 +22,21 @@ from .residual_additions import FUSED_ADDITIONS, Watch, _Block, _Node, _tensors,
 
 aten = torch.ops.aten
 
-LATENTS, PROMPT, MEETING = "latents", "prompt", "meeting"
+LATENTS, PROMPT, CONDITION = "latents", "prompt", "condition"
+MEETING, ASKING = "meeting", "asking"
 PRODUCTS = {aten.mm.default, aten.bmm.default, aten.addmm.default, aten.baddbmm.default}
 # Arguments of the models' forwards; the first one holds the latents.
-PROMPTS = ("context", "encoder_hidden_states", "txt", "text", "cap_feats", "input_ids", "crossattn")
+PROMPTS = (
+    "context",
+    "encoder_hidden_states",
+    "txt",
+    "text",
+    "cap_feats",
+    "input_ids",
+    "crossattn",
+    "embeds",
+)
+CONDITIONS = ("siglip_feats", "audio_embed", "face_pixel_values")
 
 Labels = frozenset[str]
 NONE: Labels = frozenset()
@@ -55,7 +67,7 @@ class Origins(Watch):
 
     def enter(self, path: str, inputs: Any) -> None:
         for tensor in _tensors(inputs):
-            self._set(tensor, self._of(tensor) - {MEETING})
+            self._set(tensor, self._of(tensor) - {MEETING, ASKING})
         super().enter(path, inputs)
 
     def __torch_dispatch__(
@@ -67,9 +79,12 @@ class Origins(Watch):
         if labels is None:
             given = [self._of(tensor) for tensor in _tensors((args, kwargs or {}))]
             labels = NONE.union(*given)
-            attends = "scaled_dot_product" in str(func)
-            if attends or (func in PRODUCTS and sum(map(bool, given[-2:])) == 2):
-                labels |= {MEETING}
+            factors = given[-2:] if func in PRODUCTS else []
+            if "scaled_dot_product" in str(func):
+                factors = given[:2]  # queries and keys
+            if factors and all(factors):
+                asking = sum(LATENTS in factor for factor in factors) == 1
+                labels |= {MEETING, ASKING} if asking else {MEETING}
         if labels:
             for tensor in _tensors(result):
                 self._set(tensor, labels)
@@ -109,7 +124,7 @@ class Origins(Watch):
 
 @contextmanager
 def inputs_marked(model: nn.Module, watch: Origins) -> Iterator[None]:
-    """Within it, a call of the model tells `watch` its latents and its prompt."""
+    """Within it, a call of the model tells `watch` its latents, its prompt and other conditions."""
     names = inspect.signature(type(model).forward)
 
     def mark(module: nn.Module, args: Any, kwargs: Any) -> None:
@@ -123,6 +138,8 @@ def inputs_marked(model: nn.Module, watch: Origins) -> Iterator[None]:
                 watch.mark(value, LATENTS)
             elif str(name).startswith(PROMPTS):
                 watch.mark(value, PROMPT)
+            elif str(name).startswith(CONDITIONS):
+                watch.mark(value, CONDITION)
 
     handle = model.register_forward_pre_hook(mark, with_kwargs=True)
     try:
