@@ -1,4 +1,4 @@
-"""ComfyUI's cache outlives more prompts than a person queues."""
+"""ComfyUI's cache outlives more prompts than a person queues; that of v0.3.64 does not age."""
 
 from __future__ import annotations
 
@@ -29,5 +29,6 @@ def test_thousands_of_slices_leave_comfyui_able_to_free_memory() -> None:
     assert cache.cache == {}
 
 
+@pytest.mark.oldest
 def test_a_cache_that_does_not_age_is_left_alone() -> None:
     keep_young()

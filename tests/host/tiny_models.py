@@ -12,10 +12,8 @@ from torch import Tensor, nn
 
 OPERATIONS = comfy.ops.disable_weight_init
 
-FLUX = {
-    "in_channels": 4,
-    "out_channels": 4,
-    "vec_in_dim": 24,
+# What ComfyUI's models of FLUX's blocks have in common here: two double and two single ones.
+FLUX_BLOCKS = {
     "context_in_dim": 16,
     "hidden_size": 64,
     "mlp_ratio": 4.0,
@@ -23,9 +21,15 @@ FLUX = {
     "depth": 2,
     "depth_single_blocks": 2,
     "axes_dim": [8, 12, 12],
+    "qkv_bias": True,
+}
+FLUX = {
+    **FLUX_BLOCKS,
+    "in_channels": 4,
+    "out_channels": 4,
+    "vec_in_dim": 24,
     "theta": 10_000,
     "patch_size": 2,
-    "qkv_bias": True,
     "guidance_embed": True,
     "txt_ids_dims": [],
 }

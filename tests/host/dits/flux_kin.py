@@ -11,7 +11,7 @@ from comfy.ldm.chroma_radiance.model import ChromaRadiance, ChromaRadianceParams
 from comfy.ldm.flux.model import FluxParams
 from torch import Tensor, nn
 
-from ..tiny_models import OPERATIONS, make_flux, randomised
+from ..tiny_models import FLUX_BLOCKS, OPERATIONS, make_flux, randomised
 from .case import DitCase
 
 
@@ -50,18 +50,11 @@ def make_ovis(**changes: Any) -> nn.Module:
 
 
 CHROMA = {
+    **FLUX_BLOCKS,
     "in_channels": 16,
     "out_channels": 16,
-    "context_in_dim": 16,
-    "hidden_size": 64,
-    "mlp_ratio": 4.0,
-    "num_heads": 2,
-    "depth": 2,
-    "depth_single_blocks": 2,
-    "axes_dim": [8, 12, 12],
     "theta": 10_000,
     "patch_size": 2,
-    "qkv_bias": True,
     "in_dim": 64,
     "out_dim": 64,
     "hidden_dim": 48,

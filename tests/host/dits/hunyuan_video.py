@@ -8,23 +8,16 @@ import torch
 from comfy.ldm.hunyuan_video.model import HunyuanVideo, HunyuanVideoParams
 from torch import Tensor, nn
 
-from ..tiny_models import OPERATIONS, randomised
+from ..tiny_models import FLUX_BLOCKS, OPERATIONS, randomised
 from .case import DitCase
 
 BASE = {
+    **FLUX_BLOCKS,
     "in_channels": 4,
     "out_channels": 4,
     "vec_in_dim": 24,
-    "context_in_dim": 16,
-    "hidden_size": 64,
-    "mlp_ratio": 4.0,
-    "num_heads": 2,
-    "depth": 2,
-    "depth_single_blocks": 2,
-    "axes_dim": [8, 12, 12],
     "theta": 256,
     "patch_size": [1, 2, 2],
-    "qkv_bias": True,
     "guidance_embed": True,
     "byt5": False,
     "meanflow": False,
