@@ -1,4 +1,7 @@
-"""The workflow that scores pictures and keeps the best, in a real ComfyUI."""
+"""The workflow that scores pictures and keeps the best, in a real ComfyUI.
+
+Not on v0.3.64, whose loader knows FLUX at its full width only, so not the demo's model.
+"""
 
 from __future__ import annotations
 
