@@ -37,8 +37,13 @@ class YieldDecision:
         self._steps, self._all_steps = [], 0
 
     def step(self, done: int, steps: int) -> None:
-        """The sampler has done `done` of `steps` steps of the running batch."""
-        if self._steps and done <= self._steps[-1][1]:
+        """The sampler has done `done` of `steps` steps of the running batch.
+
+        Said again, nothing has been done since.
+        """
+        if self._steps and done == self._steps[-1][1]:
+            return
+        if self._steps and done < self._steps[-1][1]:
             self._steps = []  # another pass of the sampler
         if done > 0:
             self._steps.append((self._clock(), done))

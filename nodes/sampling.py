@@ -57,8 +57,9 @@ class ComfyEvaluator:
 
     Raises ValueError with one sentence for a size, sampler or VAE that does not fit the model.
     Prompts are encoded once, when the first batches are planned; `Sample.prompt` indexes `prompts`.
-    `watch(done, steps)` hears of each step of a batch, and as (0, steps) of each prompt encoded and
-    each batch of `images`; what it raises ends the batch. `preview` decodes the search's own images
+    `watch(done, steps)` hears of each step of a batch, as (0, steps) of each prompt encoded and
+    each batch of `images`, and as (steps, steps) of decoding and scoring before they begin; what it
+    raises ends the batch. `preview` decodes the search's own images
     in the VAE's place; a reward that accepts latents gets them undecoded.
     """
 
@@ -97,7 +98,7 @@ class ComfyEvaluator:
         self._signatures: list[object] = []
         self._negative: Conditioning | None = None
         self._stacked: tuple[tuple[int, ...], Conditioning] | None = None
-        self._max_rows = 0  # known when first asked, with the model in place
+        self._max_rows = 0  # known when first asked
 
     def plan(self, candidates: int, bucket: Sequence[Sample]) -> list[Batch]:
         """Batches of equal conditioning shapes, as many rows as memory allows.
@@ -123,13 +124,15 @@ class ComfyEvaluator:
         """Rewards [len(batch)]; BatchTooLargeError where memory runs out and halves may fit."""
         numbers = [bucket[position].prompt for _, position in batch]
         prompts, preview = [self.prompts[number] for number in numbers], self.preview
+        steps = self._settings.steps
 
         def rewards(seen: torch.Tensor) -> Floats:
+            self._look_up(steps, steps)
             scores = self._within_memory(len(batch), lambda: self._reward.score(seen, prompts))
             return torch.as_tensor(scores).detach().cpu().double().numpy()
 
         def decoded(vae: VAE) -> torch.Tensor:
-            return self._within_memory(len(batch), lambda: decode(vae, latents))
+            return self._within_memory(len(batch), lambda: self._decode(vae, latents))
 
         latents = self._within_memory(len(batch), lambda: self._sample(batch, vectors, bucket))
         if accepts_latents(self._reward):
@@ -162,8 +165,12 @@ class ComfyEvaluator:
     def _draw(self, batch: Batch, vectors: Floats, bucket: Sequence[Sample]) -> torch.Tensor:
         """Images [len(batch), H, W, 3] in 0..1; out of memory becomes BatchTooLargeError."""
         return self._within_memory(
-            len(batch), lambda: decode(self._vae, self._sample(batch, vectors, bucket))
+            len(batch), lambda: self._decode(self._vae, self._sample(batch, vectors, bucket))
         )
+
+    def _decode(self, vae: VAE, latents: torch.Tensor) -> torch.Tensor:
+        self._look_up(self._settings.steps, self._settings.steps)
+        return decode(vae, latents)
 
     def _within_memory(self, images: int, make: Callable[[], torch.Tensor]) -> torch.Tensor:
         try:
@@ -237,9 +244,12 @@ class ComfyEvaluator:
         return self._stacked[1]
 
     def _rows_that_fit(self) -> int:
-        """How many images ComfyUI's own estimate lets run at once, up to a limit."""
-        comfy.model_management.load_models_gpu([self._model])
-        free = comfy.model_management.get_free_memory(self._device)
+        """How many images ComfyUI's own estimate lets run at once beside the model alone."""
+        # Not what is free now: ComfyUI makes room, and a resumed run must plan as it did before.
+        total = comfy.model_management.get_total_memory(self._device)
+        # Of a model that does not fit beside this, ComfyUI loads a part.
+        least = comfy.model_management.minimum_inference_memory()
+        free = max(total - self._model.model_size(), least)
         chunks = 1 if self._settings.cfg == 1.0 else 2
         if self._space.guidance is None:  # else the members are the two chunks
             chunks *= self._space.members

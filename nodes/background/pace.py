@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ...calibri.evaluation import Batch, Floats, Sample
 from ...calibri.yielding import YieldDecision
 
@@ -38,7 +36,10 @@ class Pace:
             self._is_wanted = None
 
     def watch(self, done: int, steps: int) -> None:
-        """Hear of a sampler step; raises YieldedError where somebody would wait too long."""
+        """Hear of a sampler step, or that decoding or scoring comes next.
+
+        Raises YieldedError where somebody would wait too long.
+        """
         self.decision.step(done, steps)
         # Step 0 is between two prompts that are encoded: what is encoded is kept.
         leaves = done == 0 or self.decision.at_once()
@@ -60,7 +61,3 @@ class PacedEvaluator:
         rewards = self._evaluator.run(batch, vectors, bucket)
         self._decision.end()
         return rewards
-
-    def images(self, vectors: Floats, bucket: Sequence[Sample]) -> np.ndarray:
-        self._decision.begin(len(vectors) * len(bucket))
-        return self._evaluator.images(vectors, bucket)

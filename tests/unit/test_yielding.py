@@ -104,3 +104,24 @@ def test_one_slow_batch_among_many_changes_little(clock):
         batch(decision, clock, images=2, steps=2, step_seconds=0.1, after=after)
     decision.begin(2)
     assert not decision.at_once()
+
+
+def test_a_look_before_decoding_and_before_scoring_is_no_step(clock):
+    decision = YieldDecision(clock)
+    batch(decision, clock, images=2, steps=4, step_seconds=1.0, after=9.0)
+    decision.begin(2)
+    for done in range(1, 5):
+        clock.now += 1.0
+        decision.step(done, 4)
+    decision.step(4, 4)
+    assert decision.remaining() == pytest.approx(9)
+    clock.now += 6.0
+    decision.step(4, 4)
+    assert decision.remaining() == pytest.approx(3)
+    clock.now += 3.0
+    decision.end()
+    decision.begin(2)
+    for done in range(1, 5):
+        clock.now += 1.0
+        decision.step(done, 4)
+    assert decision.remaining() == pytest.approx(9)
