@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from .background_client import RunsClient, Summary
-from .background_graph import DEMO, TINY, calibration, rewards, tensors, write_tiny_model
+from .background_graph import TINY, calibration, rewards, tensors, write_tiny_model
 from .background_trouble import set_trouble
 from .forked_server import ForkedServer, ForkServer
 
@@ -85,9 +85,3 @@ def undisturbed(
             return known[key]
 
         yield find
-
-
-@pytest.fixture(scope="session")
-def demo(newest: bool) -> str:
-    """The demo model's file, or the tiny one where ComfyUI cannot load it."""
-    return DEMO if newest else TINY

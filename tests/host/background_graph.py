@@ -14,7 +14,6 @@ from .tiny_patchers import make_model
 
 Prompt = dict[str, dict[str, Any]]
 
-DEMO = "calibri-demo-dit.safetensors"  # v0.3.64 cannot load it
 TINY = "tiny-sd3.safetensors"
 BACKGROUND = "20"  # the node's id in `calibration`
 

@@ -28,7 +28,6 @@ args.base_directory = _folders.name
 
 # Fixtures for all of tests/host.
 from .background_fixtures import (  # noqa: E402, F401
-    demo,
     fork_server,
     start_server,
     undisturbed,

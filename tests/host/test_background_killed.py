@@ -16,7 +16,7 @@ from setup_error import SetupError
 
 from .background_client import RunsClient, Summary
 from .background_fixtures import Found, StartServer
-from .background_graph import calibration, picture
+from .background_graph import TINY, calibration, picture
 from .forked_server import ForkedServer
 
 pytestmark = [pytest.mark.oldest, pytest.mark.slow]
@@ -39,15 +39,15 @@ def random_moments(newest: bool) -> list[str]:
 
 
 def test_killed_at_random_moments_it_ends_with_the_same_coefficients(
-    start_server: StartServer, demo: str, random_moments: list[str]
+    start_server: StartServer, random_moments: list[str]
 ) -> None:
     chooser = random.Random(6)
     whole, alone = start_server(name="whole")
-    alone.queue(calibration(demo, RUN, **SETTINGS))
+    alone.queue(calibration(TINY, RUN, **SETTINGS))
     server, client = start_server(name="killed")
-    client.queue(calibration(demo, RUN, **SETTINGS))
+    client.queue(calibration(TINY, RUN, **SETTINGS))
     client.until(RUN, lambda now: now["images"])
-    visitor = Visitor(client, demo)
+    visitor = Visitor(client)
     at_work = 0
     for moment in random_moments:
         visitor.comes_soon()
@@ -68,8 +68,8 @@ def test_killed_at_random_moments_it_ends_with_the_same_coefficients(
 class Visitor:
     """Somebody who draws a picture now and then, whether or not the server lives."""
 
-    def __init__(self, client: RunsClient, model: str) -> None:
-        self._client, self._model = client, model
+    def __init__(self, client: RunsClient) -> None:
+        self._client = client
         self._chooser = random.Random(7)
         self._visits: list[threading.Timer] = []
         self.drawn = 0
@@ -87,7 +87,7 @@ class Visitor:
 
     def _visit(self) -> None:
         try:
-            self._client.queue(picture(self._model, self._chooser.randrange(1000)))
+            self._client.queue(picture(TINY, self._chooser.randrange(1000)))
             self.drawn += 1
         except (OSError, HTTPException):
             return  # it has just been killed
