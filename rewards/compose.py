@@ -14,20 +14,22 @@ from torch import Tensor
 
 from .batch import check_pixels, check_scores
 from .protocol import Card, Reward
+from .weights_mark import weights_together
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and standard deviation of a reward on the plain model's images, 3 digits each.
+    """Mean and standard deviation of a reward on the plain model's images.
 
-    Rounded, so that images which differ in their last bits give a reward of the same name.
+    Rounded, the deviation to 3 digits and the mean to its hundredths, so that images which differ
+    in their last bits give a reward of the same name.
     """
 
     mean: float
     deviation: float
 
     def __str__(self) -> str:
-        return f"{self.mean:g} ± {self.deviation:g}"
+        return f"{self.mean:.12g} ± {self.deviation:g}"
 
     @classmethod
     def measure(cls, reward: Reward, images: Tensor, prompts: Sequence[str]) -> Spread:
@@ -45,7 +47,8 @@ class Spread:
                 f"{reward.name} scores all {len(images)} images {mean:.4g}, so it has no scale and "
                 "nothing to raise; connect images that differ, of several prompts and seeds."
             )
-        return cls(float(f"{mean:.3g}"), float(f"{deviation:.3g}"))
+        hundredths = 2 - math.floor(math.log10(deviation))
+        return cls(round(mean, hundredths), float(f"{deviation:.3g}"))
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,11 @@ class WeightedSum:
         return " ".join(
             f"{part.weight:+g} {part.reward.name} ({part.spread})" for part in self._parts
         )
+
+    @property
+    def weights(self) -> str:
+        """The marks of its parts' weights."""
+        return weights_together([part.reward for part in self._parts])
 
     @property
     def differentiable(self) -> bool:
@@ -123,9 +131,14 @@ class Floor:
     def name(self) -> str:
         """All that the scores depend on."""
         return (
-            f"{self._reward.name} while {self._guard.name} >= {self._floor:.4g} "
+            f"{self._reward.name} while {self._guard.name} >= {self._floor:.12g} "
             f"(slope {self._slope:.4g})"
         )
+
+    @property
+    def weights(self) -> str:
+        """The marks of both rewards' weights."""
+        return weights_together([self._reward, self._guard])
 
     @property
     def differentiable(self) -> bool:

@@ -43,7 +43,8 @@ class Reward(Protocol):
     """Scores images against their prompts.
 
     A reward whose attribute `accepts` is "latents" gets what the sampler made, [B, C, h, w], in the
-    place of images: Calibrate then decodes nothing. Without the attribute it gets pixels.
+    place of images: Calibrate then decodes nothing. Without the attribute it gets pixels. One whose
+    attribute `weights` marks its weights (`weights_mark.py`) is told from another of its name.
     """
 
     @property

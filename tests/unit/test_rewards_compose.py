@@ -23,6 +23,7 @@ class Channel:
     ) -> None:
         self.name, self._answer, self.differentiable = name, answer, differentiable
         self.card = Card("tests", (0.0, 1.0), f"licence of {name}", 100, 8)
+        self.weights = ""
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         return self._answer(images.mean((1, 2, 3)))
@@ -95,6 +96,20 @@ def test_a_floor_costs_nothing_above_and_grows_below() -> None:
     assert kept.name != free.name
 
 
+def test_a_floor_is_the_plain_models_mean_however_far_from_zero() -> None:
+    light, far = Channel("light", lambda x: x), Channel("far", lambda x: 1000.4 + 0.2 * x)
+    spread = Spread.measure(far, PLAIN, PROMPTS)
+    answers = far.score(PLAIN, PROMPTS).double()
+    assert spread.mean == pytest.approx(float(answers.mean()), abs=0.01 * spread.deviation)
+    kept = Floor(light, Spread(0.5, 0.3), far, spread, strength=1.0, tolerance=0.0)
+    lost = light.score(PLAIN, PROMPTS) - kept.score(PLAIN, PROMPTS)
+    assert bool((lost[:6] > 0).all())
+    assert bool((lost[6:] == 0).all())
+    other = Floor(light, Spread(0.5, 0.3), far, Spread(1000.6, 0.07), strength=1.0, tolerance=0.0)
+    assert str(spread.mean) in kept.name
+    assert kept.name != other.name
+
+
 def test_what_gives_no_scale_is_refused() -> None:
     constant = Channel("constant", lambda x: torch.full_like(x, 3.0))
     with pytest.raises(ValueError, match="constant scores all 12 images 3"):
@@ -111,3 +126,12 @@ def test_a_part_that_answers_nonsense_is_named() -> None:
     light._answer = lambda x: x / 0 * 0
     with pytest.raises(ValueError, match="light gave 12 of 12 images a score that is NaN"):
         total.score(PLAIN, PROMPTS)
+
+
+def test_what_is_made_of_rewards_tells_their_weights() -> None:
+    first, second = Channel("first", lambda x: x), Channel("second", lambda x: x)
+    first.weights, second.weights = "1a", "2b"
+    total = WeightedSum([part(first, 1.0), part(second, -1.0)])
+    spread = Spread(0.5, 0.1)
+    floor = Floor(total, spread, second, spread, 1.0, 0.0)
+    assert (total.weights, floor.weights) == ("1a 2b", "1a 2b 2b")
