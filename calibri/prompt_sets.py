@@ -140,7 +140,7 @@ def _csv_rows(name: str, text: str) -> list[tuple[str, Mapping[str, Any]]]:
 def _json_rows(name: str, text: str) -> list[tuple[str, Mapping[str, Any]]]:
     try:
         found = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PromptListError(f"{name} cannot be read as JSON: {error}.") from error
     entries = found.get("prompts") if isinstance(found, dict) else found
     if not isinstance(entries, list):

@@ -15,6 +15,7 @@ import numpy as np
 from .prompts import PromptListError
 
 _NAME = re.compile(r"__([A-Za-z0-9][A-Za-z0-9 -]*(?:_[A-Za-z0-9 -]+)*)__")
+_DEEPEST = 50  # choices within choices
 _TRIES = 20  # draws for each wanted prompt, where most of them repeat others
 
 
@@ -75,6 +76,11 @@ def _parse(line: str, lists: Mapping[str, tuple[str, ...]]) -> _Sequence:
         items: list[str | _Choice] = []
         while place < len(line):
             sign = line[place]
+            if sign == "{" and depth == _DEEPEST:
+                raise PromptListError(
+                    f"The template {line[:40]!r}… has choices within choices, more than {_DEEPEST} "
+                    "deep; write some of them as lists."
+                )
             if sign == "{":
                 choice, place = choices(place + 1, depth + 1)
                 items.append(choice)

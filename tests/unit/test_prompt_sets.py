@@ -46,6 +46,7 @@ def test_text_files_are_as_ever(tmp_path: Path) -> None:
         ("p.csv", "prompt,weight\na,heavy\n", "p.csv: row 2 has the weight 'heavy'"),
         ("p.json", '[{"prompt": "a", "weight": -1}]', "p.json: entry 1 has the weight -1"),
         ("p.json", "{", "cannot be read as JSON"),
+        pytest.param("p.json", "[" * 100_000, "cannot be read as JSON", id="deep"),
         ("p.json", '{"a": 1}', "holds no list of prompts"),
         ("p.json", '["a", {"text": "b"}]', "entry 2 is no prompt"),
         ("p.json", "[]", "holds no prompts"),
@@ -135,6 +136,7 @@ def test_large_templates_are_drawn_from() -> None:
         ("{|}", "empty prompts only"),
         ("a {b|c", "open brace"),
         ("a b} c", "was not opened"),
+        pytest.param("{" * 2000, "more than 50 deep", id="deep"),
         ("a __shape__", r"list 'shape', but the lists are: colour, size_of it"),
     ],
 )
