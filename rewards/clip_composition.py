@@ -72,8 +72,12 @@ def questions(demand: Demand) -> list[Question]:
     for thing in demand.things:
         asked.append((f"a photo of {_a(thing.noun)}", "a photo"))
         if thing.exact:
-            right = min(thing.count, len(NUMBERS))
-            counts = [right, *(n for n in range(1, _COUNTED + 1) if n != right)]
+            if thing.count > len(NUMBERS):
+                raise ValueError(
+                    f"A CLIP cannot tell {thing.count} {nouns.plural(thing.noun)} from other "
+                    f"numbers; ask for {len(NUMBERS)} at most, or use a detector."
+                )
+            counts = [thing.count, *(n for n in range(1, _COUNTED + 1) if n != thing.count)]
             asked.append(tuple(f"a photo of {_counted(n, thing)}" for n in counts))
         if thing.colour is not None:
             colours = [thing.colour, *(name for name in COLOURS if name != thing.colour)]

@@ -54,11 +54,12 @@ def facts(demand: Demand, boxes: Sequence[Box], share: Share) -> list[tuple[str,
             told.append((f"{thing.noun} is {thing.colour}", sum(shares) / thing.count))
     for relation in demand.relations:
         one, other = demand.things[relation.first], demand.things[relation.second]
-        first, second = found[relation.first], found[relation.second]
-        # Two of one name are two boxes.
-        pairs = [(a, b) for a in first[:1] for b in second if b is not a]
-        held = _relation(relation, *pairs[0]) if pairs else 0.0
-        told.append((f"{one.noun} {relation.kind} {other.noun}", held))
+        first = _coloured(one, found[relation.first], share)
+        second = _coloured(other, found[relation.second], share)
+        # Two of one name are two boxes. One pair that stands so is enough: which box a detector is
+        # surest of says nothing.
+        held = [_relation(relation, a, b) for a in first for b in second if b is not a]
+        told.append((f"{one.noun} {relation.kind} {other.noun}", max(held, default=0.0)))
     return told
 
 
@@ -78,6 +79,14 @@ def _found(thing: Thing, demand: Demand, boxes: Sequence[Box], share: Share) -> 
     if len(others) > 1:
         its = [box for box in its if share(box, colour) >= _HAS_COLOUR]
     return sorted(its, key=lambda box: (-share(box, colour), -box.score))
+
+
+def _coloured(thing: Thing, its: list[Box], share: Share) -> list[Box]:
+    """Those of a thing's boxes that have its colour; the nearest to it where none has."""
+    colour = thing.colour
+    if colour is None:
+        return its
+    return [box for box in its if share(box, colour) >= _HAS_COLOUR] or its[:1]
 
 
 def _count(thing: Thing, found: int) -> float:

@@ -100,7 +100,7 @@ def read_demands(path: Path) -> dict[str, Demand]:
     """
     try:
         entries = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path.name} cannot be read as JSON: {error}.") from error
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"{path.name} holds no list of prompts with their objects.")
@@ -133,7 +133,7 @@ def _written_out(entry: Mapping[str, Any]) -> Demand:
         count, colour = item.get("count"), item.get("colour", item.get("color"))
         if colour is not None and _plain_colour(colour) not in COLOURS:
             raise ValueError(f"the colour {colour!r} is none of {', '.join(COLOURS)}")
-        if count is not None and (not isinstance(count, int) or count < 1):
+        if count is not None and (type(count) is not int or count < 1):
             raise ValueError(f"the count {count!r} is no number from 1")
         noun = nouns.singular(item["name"].lower())
         plain = None if colour is None else _plain_colour(colour)
@@ -144,7 +144,8 @@ def _written_out(entry: Mapping[str, Any]) -> Demand:
     for relation in relations:
         if relation.kind not in RELATIONS:
             raise ValueError(f"the relation {relation.kind!r} is none of {', '.join(RELATIONS)}")
-        if not {relation.first, relation.second} <= set(range(len(things))):
+        numbers = (relation.first, relation.second)
+        if not all(type(number) is int and 0 <= number < len(things) for number in numbers):
             raise ValueError("a relation names an object that is not there")
     return Demand(tuple(things), tuple(relations))
 
@@ -154,10 +155,20 @@ def _thing(text: str) -> Thing | None:
     count, exact, colour = 1, False, None
     if words and words[0] in ("a", "an", "the"):
         words = words[1:]
+    elif words and words[0] in ("no", "0", "zero"):
+        raise ValueError(
+            f"{text.strip()!r} asks for nothing, and what must be missing is not judged; write "
+            "what should be there."
+        )
     elif words and (words[0] in NUMBERS or words[0].isdecimal()):
         number = words[0]
-        count = NUMBERS.index(number) + 1 if number in NUMBERS else max(1, int(number))
+        count = NUMBERS.index(number) + 1 if number in NUMBERS else int(number)
         exact, words = True, words[1:]
+    if len(words) == 1 and words[0] != "orange" and _plain_colour(words[0]) in COLOURS:
+        raise ValueError(
+            f'{text.strip()!r} is a colour of nothing; give each thing its own, as in "a red ball '
+            'and a blue ball".'
+        )
     for word in words:
         if _plain_colour(word) in COLOURS and len(words) > 1:
             colour = _plain_colour(word)

@@ -57,6 +57,24 @@ def test_a_prompt_without_things_is_refused(prompt: str) -> None:
         parse_demand(prompt)
 
 
+@pytest.mark.parametrize(
+    ("prompt", "problem"),
+    [
+        ("a red and blue ball", "'a red' is a colour of nothing"),
+        ("0 cats", "'0 cats' asks for nothing"),
+        ("a dog and no cats", "'no cats' asks for nothing"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused(prompt: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        parse_demand(prompt)
+
+
+def test_more_than_a_clip_can_count_is_refused() -> None:
+    with pytest.raises(ValueError, match="cannot tell 12 cats"):
+        questions(parse_demand("12 cats"))
+
+
 def test_demands_may_be_written_out(tmp_path: Path) -> None:
     file = tmp_path / "demands.json"
     objects = [{"name": "cubes", "count": 2, "color": "grey"}, {"name": "ball"}]
@@ -72,7 +90,13 @@ def test_demands_may_be_written_out(tmp_path: Path) -> None:
     ("text", "problem"),
     [
         ("{", "cannot be read as JSON"),
+        pytest.param("[" * 100_000, "cannot be read as JSON", id="deep"),
         ("[]", "holds no list"),
+        ('[{"prompt": "a", "objects": [{"name": "x", "count": true}]}]', "count True is no number"),
+        (
+            '[{"prompt": "a", "objects": [{"name": "x"}], "relations": [[0.0, "above", 0]]}]',
+            "names an object that is not there",
+        ),
         ('[{"prompt": "a"}]', r"entry 1 is no prompt with objects \('objects'\)"),
         ('[{"prompt": "a", "objects": []}]', "it has no objects"),
         ('[{"prompt": "a", "objects": [{"name": "x", "colour": "mauve"}]}]', "'mauve' is none of"),
@@ -123,6 +147,7 @@ def no_colour(box: Box, colour: str) -> float:
         ("a cat below a dog", [box("cat", 0)], 1 / 3),
         ("a cat next to a dog", [box("cat", 0), box("dog", 15)], (1 + 1 + 0.5) / 3),
         ("a cat left of a cat", [box("cat", 0, score=0.99), box("cat", 40)], 1.0),
+        ("a cat left of a cat", [box("cat", 0), box("cat", 40, score=0.99)], 1.0),
     ],
 )
 def test_detections_earn_credit_for_a_part(prompt: str, boxes: list[Box], expected: float) -> None:
