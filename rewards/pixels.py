@@ -1,8 +1,9 @@
 """Images as the networks were trained to see them, equal to the originals' preprocessing.
 
 Most scorers resize a PIL picture: eight bits a channel, rounded after each pass. That is done here
-with PIL itself, so a score equals the original's for the saved picture. Where gradients are asked
-for, the same values come out, and the gradient is that of the smooth bicubic resize.
+with PIL itself, so a score equals the original's for the picture rounded to eight bits, as
+diffusers rounds; ComfyUI's Save Image cuts off instead. Where gradients are asked for, the same
+values come out, and the gradient is that of the smooth bicubic resize.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def whole_on_black(images: Tensor, size: int) -> Tensor:
 
     Floats are resized, not bytes: overshoot beyond 0..1 stays, as in the original.
     """
-    # Seen as the saved picture, in steps of 1/255; the gradient passes through.
+    # In steps of 1/255, as of a picture of bytes; the gradient passes through.
     steps = (images.detach().float() * 255.0).round().clamp(0, 255) / 255.0
     pictures = (steps + (images.float() - images.detach().float())).permute(0, 3, 1, 2)
     height, width = pictures.shape[-2:]
