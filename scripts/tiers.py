@@ -27,8 +27,9 @@ from setup_error import SetupError
 
 RESULTS = RUN / "test-results"
 # Most host tests compute in one thread: two files at a time on two cores. A file's tests stay
-# together, because they share what is dear to make.
-SIDE_BY_SIDE = ["-n", "2", "--dist", "loadfile"]
+# together, because they share what is dear to make; in their order, because sorted by their number
+# the few long ones would come last.
+SIDE_BY_SIDE = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
 
 
 @dataclass(frozen=True)
