@@ -14,6 +14,7 @@ from ..calibri.ensemble_space import EnsembleSpace, ensemble_space
 from ..calibri.presets import Guidance, Preset
 from ..calibri.prompts import split_prompts
 from ..calibri.warm_start import warm_start
+from ..rewards.weights_mark import weights_of
 from . import identity
 from .calibrate import MOST_HELD_OUT
 from .decoding import Preview
@@ -98,7 +99,7 @@ def prepare(
             "model": identity.identity(model),
             "text_encoder": identity.identity(clip.patcher),
             "vae": identity.identity(vae.patcher),
-            **_told_of(preview_vae),
+            **_told_of(preview_vae, reward),
         },
     )
     preview = None if preview_vae is None else Preview(preview_vae, vae, len(prompts))
@@ -108,9 +109,12 @@ def prepare(
     return Prepared(model, config, space, evaluator)
 
 
-def _told_of(preview_vae: VAE | None) -> dict[str, Any]:
-    """Nothing without one, so that runs from before it go on."""
-    return {} if preview_vae is None else {"preview_vae": identity.identity(preview_vae.patcher)}
+def _told_of(preview_vae: VAE | None, reward: Reward) -> dict[str, Any]:
+    """What not every run has; nothing where it is not there."""
+    told = {"reward_weights": weights_of(reward)} if weights_of(reward) else {}
+    if preview_vae is not None:
+        told["preview_vae"] = identity.identity(preview_vae.patcher)
+    return told
 
 
 def _space(

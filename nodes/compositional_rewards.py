@@ -57,7 +57,14 @@ class CalibriCompositionalReward(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, demands: str | None) -> bool | str:
+    def validate_inputs(cls, demands: str | None, clip: str | None = None) -> bool | str:
+        from ..rewards import catalogue
+
+        try:
+            if clip is not None:
+                reward_files.chosen(catalogue.CLIP_SCORE, clip, reward_files.WITH_CLIP)
+        except ValueError as error:
+            return str(error)
         return _check_demands(demands)
 
     @classmethod
@@ -69,6 +76,7 @@ class CalibriCompositionalReward(io.ComfyNode):
         from ..rewards import catalogue
         from ..rewards.clip_composition import ClipComposition
         from ..rewards.clip_rewards import CLIPScore
+        from ..rewards.weights_mark import weights_mark
         from .managed_reward import ManagedReward
 
         path = reward_files.chosen(catalogue.CLIP_SCORE, clip, reward_files.WITH_CLIP)
@@ -76,7 +84,10 @@ class CalibriCompositionalReward(io.ComfyNode):
         card = dataclasses.replace(ClipComposition.describe(), memory=path.stat().st_size)
         name = f"composition{_of_file(demands)} by {CLIPScore.named(path)}"
         made = ManagedReward(
-            name, card, lambda: ClipComposition(CLIPScore.load(path, words), known)
+            name,
+            card,
+            lambda: ClipComposition(CLIPScore.load(path, words), known),
+            weights=weights_mark(path),
         )
         show_on_node(cls.hidden, f"{name}: {card.meaning}. 0 to 1, higher is better.")
         return io.NodeOutput(made)

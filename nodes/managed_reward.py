@@ -23,7 +23,8 @@ ROW_MEMORY, ROW_MEMORY_WITH_GRADIENT = 64 * 2**20, 1024 * 2**20
 class ManagedReward:
     """A `Reward` around a `NetworkReward` that `load` makes when the first images come.
 
-    `rows`: images at once; None takes all that `score` gets.
+    `rows`: images at once; None takes all that `score` gets. `weights` (`weights_mark`) tells its
+    files from others of their names.
     """
 
     differentiable = True
@@ -34,8 +35,9 @@ class ManagedReward:
         card: Card,
         load: Callable[[], NetworkReward],
         rows: int | None = ROWS,
+        weights: str = "",
     ) -> None:
-        self.name, self.card = name, card
+        self.name, self.card, self.weights = name, card, weights
         self._load, self._rows = load, rows
         self._reward: NetworkReward | None = None
         self._patcher: comfy.model_patcher.ModelPatcher | None = None

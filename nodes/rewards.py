@@ -12,6 +12,10 @@ from . import folders, reward_files, sockets
 from .messages import show_on_node
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from ..rewards.protocol import Card, NetworkReward
     from .managed_reward import ManagedReward
 
 
@@ -32,6 +36,7 @@ class CalibriDemoReward(io.ComfyNode):
     @classmethod
     def execute(cls) -> io.NodeOutput:
         from ..demo.reward import DemoReward
+        from ..rewards.weights_mark import weights_mark
         from .managed_reward import ManagedReward
 
         if not folders.DEMO_REWARD.is_file():
@@ -45,6 +50,7 @@ class CalibriDemoReward(io.ComfyNode):
                 DemoReward.card,
                 lambda: DemoReward.load(folders.DEMO_REWARD),
                 rows=None,
+                weights=weights_mark(folders.DEMO_REWARD),
             )
         )
 
@@ -90,6 +96,30 @@ class CalibriLoadReward(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(
+        cls, reward: str | None, file: str | None, clip: str | None = reward_files.AUTO
+    ) -> bool | str:
+        if reward is None or file is None or clip is None:  # linked; read when they are known
+            return True
+        try:
+            _published(reward, file, clip)
+        except (ValueError, OSError) as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(
+        cls, reward: str | None, file: str | None, clip: str | None = reward_files.AUTO
+    ) -> str:
+        if reward is None or file is None or clip is None:  # linked
+            return ""
+        # Another file under the same name is another reward.
+        try:
+            return _published(reward, file, clip).weights
+        except (ValueError, OSError):  # `execute` says what is wrong
+            return ""
+
+    @classmethod
     def execute(cls, reward: str, file: str, clip: str = reward_files.AUTO) -> io.NodeOutput:
         made = _published(reward, file, clip)
         card = made.card
@@ -106,6 +136,7 @@ def _published(kind: str, file: str, clip: str) -> ManagedReward:
     from ..rewards.aesthetic import Aesthetic
     from ..rewards.clip_rewards import CLIPScore, HPSv2, PickScore
     from ..rewards.imagereward import ImageReward
+    from ..rewards.weights_mark import weights_mark
     from .managed_reward import ManagedReward
 
     if kind not in catalogue.KINDS:
@@ -115,16 +146,22 @@ def _published(kind: str, file: str, clip: str) -> ManagedReward:
     others = reward_files.WITH_CLIP if entry is catalogue.CLIP_SCORE else ()
     path = reward_files.chosen(entry, file, others)
     name = kind if entry.fits(f"{path.parent.name}/{path.name}") else f"{kind} ({path.stem})"
+
+    def made(
+        name: str, card: Card, load: Callable[[], NetworkReward], *beside: Path
+    ) -> ManagedReward:
+        return ManagedReward(name, card, load, weights=weights_mark(path, *beside))
+
     if entry is catalogue.IMAGE_REWARD:
         words = reward_files.bert_vocabulary(path)
-        return ManagedReward(name, ImageReward.card, lambda: ImageReward.load(path, words))
+        return made(name, ImageReward.card, lambda: ImageReward.load(path, words), words)
     if entry is catalogue.AESTHETIC:
         tower = reward_files.chosen(catalogue.AESTHETIC_CLIP, clip, reward_files.WITH_IMAGE_TOWER)
-        return ManagedReward(name, Aesthetic.card, lambda: Aesthetic.load(path, tower))
+        return made(name, Aesthetic.card, lambda: Aesthetic.load(path, tower), tower)
     words = reward_files.clip_vocabulary()
     if entry is catalogue.PICK_SCORE:
-        return ManagedReward(name, PickScore.card, lambda: PickScore.load(path, words))
+        return made(name, PickScore.card, lambda: PickScore.load(path, words))
     if entry is catalogue.CLIP_SCORE:
         card = dataclasses.replace(CLIPScore.describe(), memory=path.stat().st_size)
-        return ManagedReward(CLIPScore.named(path), card, lambda: CLIPScore.load(path, words))
-    return ManagedReward(name, HPSv2.describe(), lambda: HPSv2.load(kind, path, words))
+        return made(CLIPScore.named(path), card, lambda: CLIPScore.load(path, words))
+    return made(name, HPSv2.describe(), lambda: HPSv2.load(kind, path, words))

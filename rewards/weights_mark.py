@@ -31,8 +31,9 @@ def weights_mark(*files: Path) -> str:
 
 
 def weights_of(reward: object) -> str:
-    """What a reward says of its weights in `weights`; empty for one that has no such attribute."""
-    return str(getattr(reward, "weights", ""))
+    """What a reward says of its weights in `weights`; empty for one that says nothing in words."""
+    mark = getattr(reward, "weights", "")
+    return mark if isinstance(mark, str) else ""
 
 
 def weights_together(rewards: Sequence[object]) -> str:

@@ -168,6 +168,14 @@ def test_patched_model_is_another_run(inputs: dict[str, Any], output: Path) -> N
     assert runs(output) == ["trial", "trial-2"]
 
 
+def test_a_reward_of_other_weights_is_another_run(inputs: dict[str, Any], output: Path) -> None:
+    for weights in ("1a", "2b", "1a"):
+        reward = Brightness()
+        reward.weights = weights
+        calibrate(inputs, generations=1, reward=reward)
+    assert runs(output) == ["trial", "trial-2"]
+
+
 def test_another_schedule_is_another_run(inputs: dict[str, Any], output: Path) -> None:
     from comfy_extras.nodes_model_advanced import ModelSamplingFlux
 

@@ -98,6 +98,10 @@ def test_the_demo_reward_scores_as_before_and_comes_lazily() -> None:
 def test_a_missing_file_is_one_sentence(models: Path, kind: str) -> None:
     with pytest.raises(ValueError, match=f"{kind} needs .* in {models / 'reward'} .*https://"):
         published(kind)
+    # Said before the run, too.
+    said = CalibriLoadReward.validate_inputs(kind, "auto", "auto")
+    assert f"{kind} needs" in str(said)
+    assert CalibriLoadReward.validate_inputs(None, None) is True
 
 
 def test_published_files_load_when_the_first_image_comes(models: Path) -> None:
@@ -132,6 +136,20 @@ def test_many_images_are_scored_in_parts_of_the_same_answer(models: Path) -> Non
     whole = reward.score(images, [small.PROMPTS[0]] * 19)
     last = reward.score(images[16:], [small.PROMPTS[0]] * 3)
     torch.testing.assert_close(whole[16:], last, rtol=1e-4, atol=1e-5)
+
+
+def test_another_file_under_the_same_name_is_another_reward(models: Path) -> None:
+    put_image_reward(models)
+    before = published("ImageReward")
+    assert before.weights == CalibriLoadReward.fingerprint_inputs("ImageReward", "auto") != ""
+    weights = small.tensors(RECORDED["ImageReward"]["shapes"])
+    torch.save({k: v + 0.01 for k, v in weights.items()}, models / "reward" / "ImageReward.pt")
+    after = published("ImageReward")
+    assert (after.name, after.weights != before.weights) == (before.name, True)
+    assert after.weights == CalibriLoadReward.fingerprint_inputs("ImageReward", "auto")
+    (models / "reward" / "ImageReward.pt").unlink()
+    assert CalibriLoadReward.fingerprint_inputs("ImageReward", "auto") == ""
+    assert CalibriLoadReward.fingerprint_inputs(None, None) == ""
 
 
 def test_image_reward_says_where_its_vocabulary_belongs(models: Path) -> None:

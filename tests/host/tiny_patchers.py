@@ -112,6 +112,7 @@ class Brightness:
 
     name = "brightness"
     differentiable = True
+    weights = ""
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         weights = torch.tensor([0.5 if "red" in prompt else 1.0 for prompt in prompts])

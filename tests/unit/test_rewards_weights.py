@@ -61,4 +61,5 @@ def test_of_a_large_file_beginning_and_end_count(tmp_path: Path) -> None:
 def test_a_reward_without_weights_has_no_mark() -> None:
     plain, marked = SimpleNamespace(), SimpleNamespace(weights="abc")
     assert (weights_of(plain), weights_of(marked)) == ("", "abc")
+    assert weights_of(SimpleNamespace(weights={"a": 1.0})) == ""
     assert weights_together([marked, plain, marked]) == "abc abc"
