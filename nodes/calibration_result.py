@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,12 +43,8 @@ def conclude(prepared: Prepared, run_id: str, outcome: Outcome, journal: Journal
     samples = len(config.confirmation_samples(outcome.generations))
     preview = prepared.evaluator.preview
     agreement = None if preview is None else preview.agreement
-    if agreement is not None:  # in this session; one that only concludes has no search left
-        known = math.isfinite(agreement.correlation)
-        numbers["preview_decoder"] = {
-            "rank_correlation": agreement.correlation if known else None,
-            "images": agreement.images,
-        }
+    if agreement is not None:
+        numbers["preview_decoder"] = agreement.record()
     change = measured(config.reward, outcome.before.mean, outcome.after.mean, outcome.gain, samples)
     preset = make_preset(prepared, outcome.vector, change)
     folders.make_folder(folder)

@@ -31,6 +31,8 @@ def run_calibration(run_name: str, say: Callable[[str], None], **inputs: Any) ->
         evaluator.preview.say = say
     progress = Progress(evaluator, space, config.validation_samples(), say)
     with Journal.open(folder / runs.JOURNAL) as journal:
+        if evaluator.preview is not None:
+            evaluator.preview.remember(journal)
         outcome = calibrate(
             config,
             space,

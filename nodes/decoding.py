@@ -8,10 +8,13 @@ that a run reports, is decoded in full.
 from __future__ import annotations
 
 import logging
+import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from ..calibri.agreement import rank_agreement
@@ -20,6 +23,10 @@ from ..calibri.evaluation import Batch, Floats
 if TYPE_CHECKING:
     from comfy.sd import VAE
 
+    from ..calibri.journal import Journal
+
+COMPARED = 16  # images; fewer tell no correlation
+MEASURED = "preview decoder measured"  # the journal's event
 LOW_AGREEMENT = 0.8  # below, the search would climb another hill than the reward's
 
 
@@ -33,7 +40,10 @@ def decode(vae: VAE, latents: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Spearman's correlation of rewards through both decoders, over the images of one batch."""
+    """Spearman's correlation of rewards through both decoders, over the run's first images.
+
+    NaN where all of them score alike.
+    """
 
     correlation: float
     images: int
@@ -41,17 +51,30 @@ class Agreement:
     @property
     def sentence(self) -> str:
         """For people."""
+        if math.isnan(self.correlation):
+            return (
+                f"How the preview decoder ranks candidates could not be measured: the run's first "
+                f"{self.images} images score alike."
+            )
         said = (
             f"The preview decoder ranks candidates as the VAE does with a correlation of "
             f"{self.correlation:.2f} on the run's first {self.images} images."
         )
-        if not self.correlation >= LOW_AGREEMENT:
+        if self.correlation < LOW_AGREEMENT:
             said += " That is low: disconnect preview_vae, or expect a weaker search."
         return said
 
+    def record(self) -> dict[str, Any]:
+        """As JSON."""
+        known = math.isfinite(self.correlation)
+        return {"rank_correlation": self.correlation if known else None, "images": self.images}
+
 
 class Preview:
-    """Decodes the search's images with a small VAE. `agreement` is known after the first batch."""
+    """Decodes the search's images with a small VAE.
+
+    `agreement` is None until the first images are decoded both ways, or the journal has it.
+    """
 
     def __init__(self, vae: VAE, full: VAE, searched: int) -> None:
         """`searched`: the first so many prompts are searched on, the others held out.
@@ -70,13 +93,45 @@ class Preview:
         self.agreement: Agreement | None = None
         self.say: Callable[[str], None] = lambda sentence: logging.info("Calibri: %s", sentence)
         self._searched = searched
+        self._journal: Journal | None = None
+        self._small: list[float] = []
+        self._full: list[float] = []
+        self._samples: list[tuple[int, int]] = []  # (round of positions, position)
+        self._pairs: set[tuple[int, int]] = set()
+        self._round = 0
 
     def stands_in(self, prompts: list[int]) -> bool:
         """Whether a batch of these prompts is the search's own."""
         return max(prompts) < self._searched
 
+    def remember(self, journal: Journal) -> None:
+        """Go on with what an earlier session of the run measured; keep there what this one does."""
+        self._journal = journal
+        for event in journal.events():
+            if event.kind == MEASURED:
+                correlation = event.detail["rank_correlation"]
+                self.agreement = Agreement(
+                    math.nan if correlation is None else correlation, event.detail["images"]
+                )
+
     def compare(self, small: Floats, full: Floats, batch: Batch) -> None:
-        """Keep, and say, how the rewards [B] through both decoders agree."""
-        correlation = rank_agreement(small, full, [position for _, position in batch])
-        self.agreement = Agreement(correlation, len(batch))
-        self.say(self.agreement.sentence)
+        """Hear of the rewards [B] through both decoders, until enough are there to keep and say
+        how they agree."""
+        if not self._pairs.isdisjoint(batch):  # the next generation: other noise, other prompts
+            self._pairs, self._round = set(), self._round + 1
+        self._pairs.update(batch)
+        self._small += small.tolist()
+        self._full += full.tolist()
+        self._samples += [(self._round, position) for _, position in batch]
+        # One candidate alone on its sample is compared with nothing.
+        counts = Counter(self._samples)
+        if sum(count for count in counts.values() if count > 1) < COMPARED:
+            return
+        numbers = {sample: number for number, sample in enumerate(counts)}
+        correlation = rank_agreement(
+            np.array(self._small), np.array(self._full), [numbers[s] for s in self._samples]
+        )
+        self.agreement = found = Agreement(correlation, len(self._samples))
+        if self._journal is not None:
+            self._journal.add_event(MEASURED, found.record())
+        self.say(found.sentence)

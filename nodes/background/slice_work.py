@@ -97,6 +97,8 @@ class _Slice:
                     f"The journal {path} is gone: put it back to go on, or delete the run."
                 )
             run.journal = Journal.open(path)
+            if prepared.evaluator.preview is not None:
+                prepared.evaluator.preview.remember(run.journal)
             try:
                 run.session = Session(
                     prepared.config,

@@ -12,7 +12,9 @@ import pytest
 import torch
 from comfy.sd import VAE
 
+from comfyui_calibri.nodes import sampling
 from comfyui_calibri.nodes.calibrate import CalibriCalibrate
+from comfyui_calibri.nodes.decoding import COMPARED
 from comfyui_calibri.nodes.scoring import CalibriScoreImages
 
 from .tiny_patchers import Brightness, make_clip, make_model, make_vae
@@ -106,6 +108,24 @@ def test_the_search_is_decoded_small_and_all_else_in_full(
     assert "correlation of 1.00 on the run's first" in result.ui["text"][0]
     # Two equal VAEs find the same.
     assert result.args[0].members == plain.args[0].members
+
+
+def test_small_batches_are_measured_together_and_a_resumed_run_remembers(
+    inputs: dict[str, Any], output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling, "MAX_ROWS_CPU", 3)
+    small = CountingVAE()
+    CalibriCalibrate.execute(**inputs, preview_vae=small)
+    measured = report(output)["preview_decoder"]
+    assert COMPARED <= measured["images"] < COMPARED + 3
+    assert measured["rank_correlation"] == pytest.approx(1.0)
+    # Read again from its journal: nothing is searched, nothing measured.
+    (output / "calibri" / "trial" / "report.json").unlink()
+    small.decoded = 0
+    again = CalibriCalibrate.execute(**inputs, preview_vae=small)
+    assert small.decoded == 0
+    assert report(output)["preview_decoder"] == measured
+    assert "correlation of 1.00" in again.ui["text"][0]
 
 
 def test_a_preview_that_ranks_otherwise_is_named(
