@@ -149,14 +149,20 @@ def _make_room(memory: int) -> None:
 
 
 class _Bar:
-    """What one waits for, in words under the node and on ComfyUI's bar; Cancel ends the wait."""
+    """What one waits for, in words under the node and on ComfyUI's bar.
+
+    Cancel ends the wait, and so does a background run that has to make room.
+    """
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._last: Any = None
 
     def __call__(self, words: str, done: int, total: int) -> None:
+        from .background.pace import make_room
+
         comfy.model_management.throw_exception_if_processing_interrupted()
+        make_room()
         if (words, done) == self._last:
             return
         self._last = (words, done)

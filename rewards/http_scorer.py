@@ -50,10 +50,15 @@ class HttpScorer:
         """
         body = json.dumps(message(pixels, prompts, self._declaration.format)).encode()
         problem = ""
+        # One limit for all tries: after the first that hangs there is no other.
+        until = time.monotonic() + self._declaration.timeout
         for attempt in range(1 + self._declaration.retries):
             if attempt:
-                self._pause(attempt)
-            answer = self._post(body)
+                self._pause(attempt, until)
+            seconds = until - time.monotonic()
+            if seconds <= 0:
+                break
+            answer = self._post(body, seconds)
             if answer.status == 200:
                 return self._scores(answer)
             if answer.status in REFUSED:
@@ -66,7 +71,7 @@ class HttpScorer:
             "right, then queue this again; a calibration goes on where it stopped."
         )
 
-    def _post(self, body: bytes) -> _Answer:
+    def _post(self, body: bytes, seconds: float) -> _Answer:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         token = self._declaration.token
         if token == "":
@@ -77,18 +82,18 @@ class HttpScorer:
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
         request = urllib.request.Request(self._declaration.url, body, headers, method="POST")
-        seconds = self._declaration.timeout
         words = f"{self._name}: waiting for {self._host}"
         try:
             # Its own time limit is for each packet; the one around it for the whole answer.
             waiting = Waiting(lambda: _ask(request, seconds))
             return waiting.result(seconds, self._report, words)
         except TimeoutError:
-            return _Answer(0, f"did not answer within {seconds:g} s".encode())
+            return _Answer(0, f"did not answer within {self._declaration.timeout:g} s".encode())
 
-    def _pause(self, attempt: int) -> None:
+    def _pause(self, attempt: int, until: float) -> None:
         """Twice as long each time; half of it random, so that many askers do not come at once."""
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0)
+        pause = min(pause, max(0.0, until - time.monotonic()))
         words = f"{self._name}: {self._host} again in a moment"
         with contextlib.suppress(TimeoutError):
             Waiting(lambda: time.sleep(pause + 1.0)).result(pause, self._report, words)
@@ -154,6 +159,8 @@ def _ask(request: urllib.request.Request, seconds: float) -> _Answer:
             kind, target = answer.headers.get_content_type(), answer.headers.get("Location", "")
             return _Answer(answer.status, answer.read(MOST_ANSWER + 1), kind, target)
     except (OSError, ValueError, http.client.HTTPException) as error:
+        if isinstance(getattr(error, "reason", error), TimeoutError):
+            raise TimeoutError from None
         return _Answer(0, f"cannot be reached ({getattr(error, 'reason', error)})".encode())
 
 

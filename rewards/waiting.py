@@ -23,11 +23,15 @@ class Waiting(Generic[Result]):
         self._result: list[Result] = []
         self._error: BaseException | None = None
         self._done = threading.Event()
+        self._began = time.monotonic()
         threading.Thread(target=self._run, daemon=True).start()
 
     def result(self, seconds: float, report: Report, words: str) -> Result:
-        """What the function returns or raises; TimeoutError after `seconds`."""
-        deadline = time.monotonic() + seconds
+        """What the function returns or raises; TimeoutError `seconds` after it began.
+
+        A second call goes on waiting: one that was given up again and again ends all the same.
+        """
+        deadline = self._began + seconds
         while not self._done.wait(min(LOOK, max(0.0, deadline - time.monotonic()))):
             report(words, 0, 0)
             if time.monotonic() >= deadline:

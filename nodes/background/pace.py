@@ -1,13 +1,16 @@
-"""When a slice makes room: it looks around between sampler steps, and batches that take long end
-at once.
+"""When a slice makes room: it looks around between sampler steps and while it waits for a reward of
+another process, and batches that take long end at once.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from ...calibri import yielding
 from ...calibri.evaluation import Batch, Floats, Sample
 from ...calibri.yielding import YieldDecision
 
@@ -19,20 +22,33 @@ class YieldedError(Exception):
     """A batch ended before its time because somebody waits; nothing of it is kept."""
 
 
+def make_room() -> None:
+    """Told again and again while something outside ComfyUI is waited for, which may never come.
+
+    Raises YieldedError within a slice where somebody waits too long.
+    """
+    pace = _looking.get()
+    if pace is not None:
+        pace.wait()
+
+
 class Pace:
     """Follows the batches of one run."""
 
     def __init__(self) -> None:
         self._is_wanted: Callable[[], bool] | None = None
+        self._wanted_since: float | None = None
         self.decision = YieldDecision()
 
     @contextmanager
     def looking(self, is_wanted: Callable[[], bool]) -> Iterator[None]:
         """Within, end long batches as soon as `is_wanted` says that somebody waits."""
-        self._is_wanted = is_wanted
+        self._is_wanted, self._wanted_since = is_wanted, None
+        token = _looking.set(self)
         try:
             yield
         finally:
+            _looking.reset(token)
             self._is_wanted = None
 
     def watch(self, done: int, steps: int) -> None:
@@ -45,6 +61,23 @@ class Pace:
         leaves = done == 0 or self.decision.at_once()
         if leaves and self._is_wanted is not None and self._is_wanted():
             raise YieldedError("Somebody waits for the queue.")
+
+    def wait(self) -> None:
+        """Hear that the batch waits for another process; raises YieldedError as `watch` does.
+
+        What hangs is foretold to end at any moment: patience with it has an end as well.
+        """
+        if self._is_wanted is None or not self._is_wanted():
+            self._wanted_since = None
+            return
+        now = time.monotonic()
+        if self._wanted_since is None:
+            self._wanted_since = now
+        if self.decision.at_once() or now - self._wanted_since > yielding.PATIENCE:
+            raise YieldedError("Somebody waits for the queue.")
+
+
+_looking: ContextVar[Pace | None] = ContextVar("looking", default=None)
 
 
 class PacedEvaluator:

@@ -184,19 +184,33 @@ def test_a_server_that_is_gone_makes_the_reward_unavailable(serve: Callable[...,
 
 
 def test_a_server_that_hangs_is_given_up(serve: Callable[..., int]) -> None:
+    tries = []
+
     class Hanging(Answering):
         def do_POST(self) -> None:
             self.send_response(200)
             self.end_headers()
+            tries.append(1)
             for _ in range(20):  # a byte now and then keeps a socket's own time limit from ending
                 self.wfile.write(b" ")
                 time.sleep(0.1)
 
     started = time.monotonic()
-    reward = reward_at(serve(Hanging), timeout=0.4, retries=1)
+    reward = reward_at(serve(Hanging), timeout=0.4, retries=4)
     with pytest.raises(RewardUnavailableError, match=r"did not answer within 0\.4 s"):
         reward.score(GREYS, PROMPTS)
     assert time.monotonic() - started < 2.0
+    assert len(tries) == 1
+
+
+def test_all_tries_together_have_the_time_of_one(answering: Any) -> None:
+    http_scorer.FIRST_PAUSE = 0.3  # the fixture puts it back
+    port, handler = answering((503, {}, b""))
+    started = time.monotonic()
+    with pytest.raises(RewardUnavailableError, match=r"answered 503|did not answer within 2 s"):
+        reward_at(port, timeout=2, retries=20).score(GREYS, PROMPTS)
+    assert time.monotonic() - started < 5.0
+    assert 1 < len(handler.bodies) < 12
 
 
 def test_cancel_ends_the_wait(answering: Any) -> None:
