@@ -9,7 +9,9 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
+from secrets import token_bytes
 from typing import TYPE_CHECKING, Any
 
 import comfy.model_management
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 FILE = "rewards.yaml"
 NONE = "(none declared)"
+_KEY = token_bytes(16)  # nobody can try passwords against what a saved picture holds
 
 
 class CalibriLoadExternalReward(io.ComfyNode):
@@ -63,10 +66,14 @@ class CalibriLoadExternalReward(io.ComfyNode):
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, reward: str) -> str:
+    def fingerprint_inputs(cls, reward: str | None) -> str:
         # Another declaration or script under the same name is another reward.
+        # ComfyUI writes this answer into saved pictures, and declarations have secrets.
+        if reward is None:  # linked
+            return ""
         declaration = declaration_of(reward)
-        return f"{_shown_name(reward, declaration)} {declaration!r}"
+        told = f"{_shown_name(reward, declaration)} {declaration!r}"
+        return blake2b(told.encode(), digest_size=16, key=_KEY).hexdigest()
 
     @classmethod
     def execute(cls, reward: str) -> io.NodeOutput:

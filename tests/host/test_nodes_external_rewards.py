@@ -189,6 +189,23 @@ def test_a_changed_declaration_or_script_is_another_reward(user: Path) -> None:
     assert CalibriLoadExternalReward.fingerprint_inputs("Tiny") == prints[2]
 
 
+def test_what_comfyui_writes_into_pictures_holds_no_secret(user: Path) -> None:
+    declare(
+        user,
+        kind="worker",
+        entry="json:JSONDecoder",
+        environment="{HF_TOKEN: hunter2}",
+        options="{key: hunter2}",
+        install_options="['--index-url=https://me:hunter2@host/simple']",
+    )
+    first = CalibriLoadExternalReward.fingerprint_inputs("Tiny")
+    assert "hunter2" not in first
+    assert "HF_TOKEN" not in first
+    declare(user, kind="http", url="http://host/score?key=hunter2")
+    assert "hunter2" not in CalibriLoadExternalReward.fingerprint_inputs("Tiny")
+    assert CalibriLoadExternalReward.fingerprint_inputs(None) == ""
+
+
 def test_a_server_that_is_gone_is_named(user: Path) -> None:
     declare(user, kind="http", url="http://127.0.0.1:9/score", retries=0)
     reward = load()
