@@ -138,7 +138,9 @@ class ServerDeclaration(_Declaration):
     @property
     def token(self) -> str | None:
         """From the environment; None where none is declared, "" where it is not set."""
-        return None if self.token_variable is None else os.environ.get(self.token_variable, "")
+        if self.token_variable is None:
+            return None
+        return os.environ.get(self.token_variable, "").strip()  # files of secrets end in a newline
 
 
 KINDS: dict[str, type[WorkerDeclaration] | type[ServerDeclaration]] = {

@@ -80,6 +80,12 @@ class HttpScorer:
                 f"{self._declaration.token_variable} and restart ComfyUI."
             )
         if token is not None:
+            if not (token.isascii() and token.isprintable()):
+                # http.client would refuse it in a sentence that shows it.
+                raise RewardUnavailableError(
+                    f"{self._name}: the token in {self._declaration.token_variable} holds "
+                    "characters that no header can; set the variable anew and restart ComfyUI."
+                )
             headers["Authorization"] = f"Bearer {token}"
         request = urllib.request.Request(self._declaration.url, body, headers, method="POST")
         words = f"{self._name}: waiting for {self._host}"

@@ -293,6 +293,20 @@ def test_the_token_goes_to_the_declared_host(
     assert "Authorization" not in handler.seen[1]
 
 
+def test_a_token_is_never_shown(answering: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    port, handler = answering(GOOD)
+    reward = reward_at(port, token_variable="FAR_TOKEN")
+    for token in ("hunter2\x0b\r\nX: y", "hunter2 ✓"):
+        monkeypatch.setenv("FAR_TOKEN", token)
+        with pytest.raises(RewardUnavailableError, match="the token in FAR_TOKEN") as raised:
+            reward.score(GREYS, PROMPTS)
+        assert "hunter2" not in str(raised.value)
+    assert not handler.seen
+    monkeypatch.setenv("FAR_TOKEN", "hunter2\r\n")
+    reward.score(GREYS, PROMPTS)
+    assert handler.seen[0]["Authorization"] == "Bearer hunter2"
+
+
 def test_empty_prompts_are_refused_where_they_count(answering: Any) -> None:
     port, handler = answering(GOOD)
     with pytest.raises(ValueError, match="Far compares an image with its prompt"):
