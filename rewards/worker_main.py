@@ -14,6 +14,7 @@ import importlib.util
 import json
 import os
 import queue
+import signal
 import struct
 import sys
 import threading
@@ -98,11 +99,13 @@ def _private_streams() -> tuple[Any, Any]:
 
 
 def _listen(requests: Any, inbox: queue.SimpleQueue[tuple[dict[str, Any], bytearray]]) -> NoReturn:
-    """Queue requests. Ends the process, whatever it is computing, when ComfyUI is gone."""
+    """Queue requests. When ComfyUI is gone, end the process, whatever it is computing."""
     try:
         while True:
             inbox.put(receive(requests))
     finally:
+        if sys.platform != "win32" and os.getpgrp() == os.getpid():
+            os.killpg(0, signal.SIGKILL)  # its children too, which may hold a GPU
         os._exit(0)
 
 
