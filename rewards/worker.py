@@ -29,6 +29,7 @@ Answer = tuple[dict[str, Any], bytearray]
 
 LOG_BYTES = 4 * 2**20  # a longer log is put aside when the worker starts
 LOG_LINES = 3  # of its end, in an error message
+LOG_TAIL = 64 * 2**10  # bytes that are read of it
 END_SECONDS = 2.0  # for a worker to end by itself
 TRIES = 2
 
@@ -203,7 +204,12 @@ class Worker:
 
     def _last_words(self) -> str:
         log = self._scorer.log
-        lines = log.read_text(encoding="utf-8", errors="replace").split("--- started ")[-1]
+        try:
+            with log.open("rb") as opened:
+                opened.seek(max(0, log.stat().st_size - LOG_TAIL))
+                lines = opened.read().decode(errors="replace").split("--- started ")[-1]
+        except OSError:
+            return f" (its log {log} cannot be read)."
         said = [line.strip() for line in lines.splitlines()[1:] if line.strip()][-LOG_LINES:]
         return f"; it said last: {' / '.join(said)} (log: {log})." if said else f" (log: {log})."
 

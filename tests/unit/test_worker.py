@@ -23,7 +23,7 @@ from comfyui_calibri.rewards.protocol import Reward, RewardUnavailableError
 from comfyui_calibri.rewards.worker import Scorer, Worker
 
 SCORER = """
-import os, sys, time
+import os, subprocess, sys, time
 
 class Odd:
     def __init__(self, plus="0"):
@@ -39,6 +39,9 @@ class Odd:
             open("exited", "w").close()
             os._exit(7)
         if word == "hang": time.sleep(60)
+        if word == "child":
+            child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+            open("child", "w").write(str(child.pid))
         if word == "slow": time.sleep(1)
         if word == "value": raise ValueError("prompt 1 has no verb")
         if word == "other": raise KeyError("weights")
@@ -233,7 +236,7 @@ variables = {{"PYTHONPATH": str(folder / "packages")}}
 scorer = Scorer("odd.py:Odd", folder, folder / "odd.log", {{}}, variables)
 worker = Worker("Odd", scorer, lambda _: [sys.executable])
 pixels = np.zeros((1, 2, 2, 3), np.uint8)
-worker.score(pixels, ["a"], lambda *_: None)
+worker.score(pixels, ["child"], lambda *_: None)
 print(worker.pid, flush=True)
 if {busy}:
     ask = lambda: worker.score(pixels, ["hang"], lambda *_: None)
@@ -245,6 +248,17 @@ if {end!r} != "return":
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd="/")
     pid = int(ran.stdout)
     assert wait_until(lambda: not is_alive(pid)), ran.stderr
+    if sys.platform != "win32":
+        child = int((tmp_path / "child").read_text())
+        assert wait_until(lambda: not is_alive(child))
+
+
+def test_a_log_that_is_gone_hides_no_cause(make: Callable[..., Worker], tmp_path: Path) -> None:
+    worker = make()
+    worker.score(greys(0), ["a"], quiet)
+    (tmp_path / "logs" / "odd.log").unlink()
+    with pytest.raises(RewardUnavailableError, match=r"is no answer.* cannot be read"):
+        worker.score(greys(0), ["garbage"], quiet)
 
 
 def test_the_reward_checks_what_goes_in_and_what_comes_out(
