@@ -104,6 +104,14 @@ def test_another_declaration_has_another_environment(wheels: Path) -> None:
     assert make("X", Environment(CURRENT), wheels, Heard()) == [sys.executable]
 
 
+def test_an_environment_whose_python_is_gone_is_made_again(wheels: Path) -> None:
+    python = Path(make("X", tiny("1.5"), wheels, Heard())[0])
+    python.unlink()
+    python.symlink_to(wheels / "an updated Python")
+    make("X", tiny("1.5"), wheels, Heard())
+    assert python.exists()
+
+
 @pytest.mark.parametrize("broken", ["cancelled", "half-made"])
 def test_a_half_made_environment_is_never_used(wheels: Path, broken: str) -> None:
     folder = tiny("2.5").folder("X", wheels / ENVIRONMENTS)
