@@ -68,6 +68,17 @@ def lock_for_writing(path: Path) -> sqlite3.Connection:
     return lock
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a process, this one included, has the journal open for writing."""
+    if not path.with_name(path.name + ".lock").is_file():
+        return False
+    try:
+        lock_for_writing(path).close()
+    except JournalError:
+        return True
+    return False
+
+
 def create_tables(path: Path, database: sqlite3.Connection) -> None:
     """Make an empty file a journal; raises JournalError for a file that is something else."""
     if database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:

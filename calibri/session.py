@@ -22,6 +22,7 @@ from .evaluation import Batch, BatchTooLargeError, Evaluator, Floats, check_rewa
 from .journal import Evaluation, Journal, JournalError
 from .outcome import Best, GenerationSummary, Outcome
 from .replay import check_replay
+from .yielding import YieldedError
 
 if TYPE_CHECKING:
     from .ensemble_space import EnsembleSpace
@@ -257,6 +258,8 @@ class Session:
     def _recorded(self) -> Iterator[None]:
         try:
             yield
+        except YieldedError:  # thousands in a run, and none of them means anything
+            raise
         except BaseException as error:
             detail = {"error": type(error).__name__, "text": str(error)}
             try:

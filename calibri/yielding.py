@@ -16,6 +16,10 @@ PATIENCE = 5.0  # seconds that a user's prompt may wait for a batch
 _REMEMBERED = 8  # batches of one size
 
 
+class YieldedError(Exception):
+    """A batch ended before its time because somebody waits; nothing of it is kept."""
+
+
 class YieldDecision:
     """Is told of batches and their sampler steps; foretells the end of the one that runs.
 

@@ -32,7 +32,7 @@ class CalibriCalibrate(io.ComfyNode):
             description="Searches the coefficients of a diffusion transformer's residual branches "
             "that raise a reward, and measures the gain on held-out prompts. Cancel keeps what was "
             "done: the same settings go on where they stopped. A run's results are in "
-            "output/calibri.",
+            "output/calibri, its journal in user/calibri/runs.",
             inputs=calibration_inputs(),
             outputs=[
                 sockets.Preset.Output(display_name="preset"),
@@ -159,8 +159,9 @@ def calibration_inputs() -> list[io.Input]:
         io.String.Input(
             "run_name",
             default="run",
-            tooltip="Names the run's folder in output/calibri. The same settings under the same "
-            "name go on where they stopped; other settings get a new folder.",
+            tooltip="Names the run's folders, in output/calibri for its results and in "
+            "user/calibri/runs for its journal. The same settings under the same name go on where "
+            "they stopped; other settings get new folders.",
         ),
         sockets.advanced(
             io.Int.Input(

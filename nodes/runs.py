@@ -24,6 +24,7 @@ PRESET = "preset.safetensors"
 REPORT = "report.json"
 REPORT_PICTURE = "report.png"
 BEFORE_AFTER = "before_after.png"
+_NAME = "run_name"  # in CONFIG, beside the settings
 
 
 def runs_folder() -> Path:
@@ -54,7 +55,7 @@ def new_run(name: str, settings: dict[str, Any]) -> Path:
     from ..calibri.report import save_report
 
     folder = next(f for f in _candidates(name) if _is_free(f))
-    save_report(folder / CONFIG, settings)
+    save_report(folder / CONFIG, {_NAME: name, **settings})
     return folder
 
 
@@ -62,20 +63,21 @@ def runs_named(name: str) -> list[Path]:
     """The folders of the runs of this name, oldest first."""
     stem = _stem(name)
     numbered = re.compile(re.escape(stem) + r"(?:-(\d+))?")
+    # A folder "night-2" may be the second of "night", or the first that was named so.
     found = {
         int(match.group(1) or 1): folder
         for folder in runs_folder().glob(f"{stem}*")
-        if (match := numbered.fullmatch(folder.name)) and settings_of(folder) is not None
+        if (match := numbered.fullmatch(folder.name))
+        and (held := _config(folder)) is not None
+        and (folder.name == stem or _stem(held.get(_NAME, name)) == stem)
     }
     return [folder for _, folder in sorted(found.items())]
 
 
 def settings_of(folder: Path) -> Any:
     """The settings a folder was made for; None where it is no run's folder."""
-    try:
-        return json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+    held = _config(folder)
+    return None if held is None else {k: value for k, value in held.items() if k != _NAME}
 
 
 def host_versions() -> dict[str, str]:
@@ -90,6 +92,14 @@ def as_output(path: Path) -> dict[str, str]:
     root = Path(folder_paths.get_output_directory())
     folder = path.parent.relative_to(root).as_posix()
     return {"filename": path.name, "subfolder": folder, "type": "output"}
+
+
+def _config(folder: Path) -> dict[str, Any] | None:
+    try:
+        held = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return held if isinstance(held, dict) else None
 
 
 def _candidates(name: str) -> Iterator[Path]:

@@ -100,6 +100,12 @@ class ComfyEvaluator:
         self._stacked: tuple[tuple[int, ...], Conditioning] | None = None
         self._max_rows = 0  # known when first asked
 
+    def take_over(self, other: ComfyEvaluator) -> None:
+        """Go on with what `other` has encoded, for the same prompts with the same text encoder."""
+        if other._clip is None:
+            self._conditionings, self._signatures = other._conditionings, other._signatures
+            self._negative, self._clip = other._negative, None
+
     def plan(self, candidates: int, bucket: Sequence[Sample]) -> list[Batch]:
         """Batches of equal conditioning shapes, as many rows as memory allows.
 

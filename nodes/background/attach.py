@@ -47,9 +47,11 @@ def attach(
     """The run of these inputs, which it has from now on; it goes on unless its user let it rest.
 
     `prepare` makes the calibration, from the preset of another run where one is given. Raises
-    ValueError for changed settings, with what has changed.
+    ValueError for changed settings, with what has changed, and BusyError where another ComfyUI
+    works on the run.
     """
     run, prepared = _find_or_make(registry, wish, prepare)
+    registry.claim(run)
     with run.lock:
         record = run.record
         record.idle_seconds, record.slice_seconds = wish.idle_seconds, wish.slice_seconds
@@ -152,7 +154,9 @@ def _new(registry: Registry, run_id: str, asked: str) -> Run:
 def _hand_over(run: Run, prepared: Prepared, pace: Pace) -> None:
     """Give a run its inputs; a session that is open goes on with them."""
     with run.lock:
-        if run.prepared is None or run.prepared.config != prepared.config:
+        if run.prepared is not None and run.prepared.config == prepared.config:
+            prepared.evaluator.take_over(run.prepared.evaluator)
+        else:
             run.close_session()
         run.prepared, run.pace = prepared, pace
         run.record.progress.generations = prepared.config.generations

@@ -6,6 +6,7 @@ part for secrets. Smaller numbers run first.
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import sys
 import time
@@ -101,7 +102,8 @@ class ComfyQueue:
             raise InvalidPromptError(_words(error, reasons))
         extra = {"client_id": CLIENT, "create_time": int(time.time() * 1000)}
         item: tuple[Any, ...] = (next(self._number), prompt_id, prompt, extra, outputs)
-        if hasattr(execution, "SENSITIVE_EXTRA_DATA_KEYS"):  # absent in v0.3.64, as the sixth part
+        # Absent in v0.3.64, as the sixth part.
+        if "process_item" in inspect.signature(self._queue.task_done).parameters:
             item = (*item, {})
         with self._queue.mutex:
             if self._queue.get_tasks_remaining():

@@ -21,6 +21,7 @@ def pause(registry: Registry, run: Run) -> None:
 
 def resume(registry: Registry, run: Run) -> None:
     """Go on, behind the runs that go on already. A conclusion is taken back."""
+    registry.claim(run)
     record = run.record
     if record.state == FINISHED and record.progress.generation >= record.progress.generations:
         raise CommandError(
@@ -33,12 +34,15 @@ def resume(registry: Registry, run: Run) -> None:
 
 def stop(registry: Registry, run: Run) -> None:
     """End now; the best so far becomes the preset, and the models are let go."""
+    if not run.goes_on:
+        registry.claim(run)
     _check(run, "stopped", RUNNING, PAUSED, INTERRUPTED)
     registry.rest(run, STOPPED)
 
 
 def finish(registry: Registry, run: Run) -> None:
     """End the search with the generation that runs, then compare the finalists."""
+    registry.claim(run)
     _check(run, "finished", RUNNING, PAUSED, INTERRUPTED, STOPPED)
     registry.queue(run, concluding=True)
 

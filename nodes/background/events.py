@@ -46,6 +46,7 @@ class Events:
         if state != before or news == "result":
             self._send(summary)
         else:
+            run.followers &= self._server.sockets.keys()  # others are gone
             for page in list(run.followers):
                 self._send(summary, page)
         return False

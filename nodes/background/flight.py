@@ -26,6 +26,8 @@ class Flight:
     """Whether its node has done what it was there for; set by the node, as the next two."""
     interrupted: bool = False
     error: str = ""
+    unwanted: bool = False
+    """Whether it is to end as if a prompt waited."""
     _waiting_since: float | None = None
 
     def began(self, look: Look) -> bool:

@@ -27,7 +27,7 @@ def start() -> None:
     _registry.load()
     _timer = Timer(running, _registry)
     _registry.wake = _timer.wake
-    routes.add(running.routes, _registry)
+    routes.add(running.routes, _registry, _timer.make_room)
     running.add_on_prompt_handler(_hear)
 
 

@@ -59,7 +59,7 @@ class CalibriCalibrateBackground(io.ComfyNode):
         cls,
         run_name: str,
         idle_seconds: float = 5.0,
-        slice_seconds: float = 300.0,
+        slice_seconds: float = 60.0,
         if_changed: str = REFUSE,
         **inputs: Any,
     ) -> io.NodeOutput:
@@ -115,12 +115,13 @@ def _background_inputs() -> list[io.Input]:
         sockets.advanced(
             io.Float.Input(
                 "slice_seconds",
-                default=300.0,
+                default=60.0,
                 min=0.0,
                 max=86_400.0,
                 step=1.0,
                 optional=True,
-                tooltip="How long one turn lasts where nobody waits; 0 is one batch.",
+                tooltip="How long one turn lasts where nobody waits; 0 is one batch. What "
+                "waits for an empty queue waits as long.",
             )
         ),
         sockets.advanced(

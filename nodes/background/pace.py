@@ -12,14 +12,10 @@ from typing import TYPE_CHECKING
 
 from ...calibri import yielding
 from ...calibri.evaluation import Batch, Floats, Sample
-from ...calibri.yielding import YieldDecision
+from ...calibri.yielding import YieldDecision, YieldedError
 
 if TYPE_CHECKING:
     from ..sampling import ComfyEvaluator
-
-
-class YieldedError(Exception):
-    """A batch ended before its time because somebody waits; nothing of it is kept."""
 
 
 def make_room() -> None:

@@ -13,7 +13,8 @@ from typing import Any
 
 from .comfy_queue import ComfyQueue, Prompt
 
-REMEMBERED = 64  # prompts that may still be in the queue
+REMEMBERED = 64  # prompts, at most, that may still be in the queue
+SPARE = 4  # prompts that ended just now, or that ComfyUI has refused
 
 
 class Passengers:
@@ -26,8 +27,12 @@ class Passengers:
 
     def heard(self, posted: Any) -> None:
         """Remember a prompt as it was posted: ComfyUI will write into it."""
-        if isinstance(posted, dict):
-            self._posted.append(posted)
+        if not isinstance(posted, dict):
+            return
+        self._posted.append(posted)
+        # Others have been executed; prompts can hold whole pictures.
+        while len(self._posted) > len(self._queue.look().all) + SPARE:
+            self._posted.popleft()
 
     def look(self, ours: frozenset[str]) -> None:
         """Look for the prompt that ended last and is none of `ours`."""

@@ -53,12 +53,14 @@ class Record:
     asked: str = ""
     """A digest of the settings that were asked for, before another run's result was added."""
     idle_seconds: float = 5.0
-    slice_seconds: float = 300.0
+    slice_seconds: float = 60.0
     slices: int = 0
     longest_wait: float = 0.0
     """Seconds that a prompt of the user's waited for a slice, at most."""
     interrupts: int = 0
     """Slices that were cancelled in a row."""
+    yields: int = 0
+    """Batches that were given up for others in a row."""
     concluding: bool = False
     """Whether the search is to end with the generation that runs."""
     replays: bool = True

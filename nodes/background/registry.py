@@ -15,12 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from .. import runs
-from .record import FINISHED, INTERRUPTED, RUNNING, STOPPED, Record
+from .record import FINISHED, INTERRUPTED, PAUSED, RUNNING, STOPPED, Record
 from .results import publish
 from .run import Run
 
 TRASH = ".trash"
+ENDED = "ComfyUI ended while it ran."
+ELSEWHERE = "Another ComfyUI, or Calibrate, works on it."
 _ID = re.compile(r"[\w+-][\w.+-]*")
+
+
+class BusyError(RuntimeError):
+    """Another process works on a run; the message says what to do."""
 
 
 class Registry:
@@ -41,18 +47,36 @@ class Registry:
                 if record is None or folder.name in self._runs:
                     continue
                 run = self._runs[record.id] = Run(record)
-                if record.state == RUNNING:
-                    run.change(INTERRUPTED, "ComfyUI ended while it ran.")
+                if run.elsewhere:  # its files are another's to write
+                    record.state, record.reason = INTERRUPTED, ELSEWHERE
+                elif record.state == RUNNING:
+                    run.change(INTERRUPTED, ENDED)
+
+    def claim(self, run: Run) -> None:
+        """See that nobody else works on a run that is to go on or to be deleted, or raise
+        BusyError."""
+        with run.lock:
+            if run.elsewhere:
+                raise BusyError(
+                    f"The run {run.id!r} is worked on by another ComfyUI, or by Calibrate: stop it "
+                    "there, or wait until it has ended."
+                )
+            if run.record.reason == ELSEWHERE:  # what was read then is old
+                run.record = Record.load(run.folder) or run.record
+                if run.record.state == RUNNING:
+                    run.change(INTERRUPTED, ENDED)
 
     def all(self) -> list[Run]:
         """Every run, in the order in which they were begun."""
         with self._lock:
-            return sorted(self._runs.values(), key=lambda run: run.record.created)
+            known = (run for run in self._runs.values() if not run.deleted)
+            return sorted(known, key=lambda run: run.record.created)
 
     def find(self, run_id: str) -> Run | None:
         """The run of this id; None where there is none."""
         with self._lock:
-            return self._runs.get(run_id)
+            run = self._runs.get(run_id)
+            return None if run is None or run.deleted else run
 
     def current(self) -> Run | None:
         """The run whose turn it is."""
@@ -92,9 +116,12 @@ class Registry:
         self.wake()
 
     def delete(self, run: Run) -> None:
-        """Forget a run; its folder goes to the trash, at the end of its slice if one runs."""
+        """Forget a run; its folder goes to the trash, at the end of its slice if one runs.
+
+        BusyError where another ComfyUI works on it.
+        """
         with self._lock, run.lock:
-            self._runs.pop(run.id, None)
+            self.claim(run)
             run.deleted = True
             self._deleted.append(run.summary())
             if not run.in_slice:
@@ -112,7 +139,11 @@ def settle(run: Run) -> None:
     """What is left to do for a run that rests, once no slice of it runs."""
     if run.deleted:
         run.let_go()
-        _to_trash(run.folder)
+        try:
+            _to_trash(run.folder)
+        except OSError as error:
+            run.deleted = False
+            run.change(PAUSED, f"It could not be moved to the trash: {error}")
     elif run.record.state in (STOPPED, FINISHED):
         try:
             publish(run)

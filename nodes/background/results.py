@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import folder_paths
@@ -52,9 +54,20 @@ def publish(run: Run) -> None:
         if not path.exists():
             write_atomically(path, data)
             break
-        if path.read_bytes() == data:
+        if path.read_bytes() == data or _is_same(path, run.preset_file):
             break
         number += 1
     folder_paths.filename_list_cache.pop(folders.PRESETS, None)
     run.record.preset, run.news = name, "result"
     run.save()
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether two presets differ in nothing but when they were made."""
+    from ...calibri.presets import PresetError, load_preset
+
+    try:
+        first, second = load_preset(one), load_preset(other)
+    except PresetError:
+        return False
+    return replace(first, created="") == replace(second, created="")

@@ -10,14 +10,14 @@ from aiohttp import web
 
 from .commands import COMMANDS, CommandError
 from .generations import generations_of
-from .registry import Registry
+from .registry import BusyError, Registry
 from .run import Run
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
-def add(table: web.RouteTableDef, registry: Registry) -> None:
-    """Add the routes to ComfyUI's table."""
+def add(table: web.RouteTableDef, registry: Registry, make_room: Callable[[], None]) -> None:
+    """Add the routes to ComfyUI's table; `make_room` ends the slice that runs."""
 
     def found(request: web.Request) -> Run:
         run = registry.find(request.match_info["id"])
@@ -40,6 +40,13 @@ def add(table: web.RouteTableDef, registry: Registry) -> None:
     async def show(request: web.Request) -> Any:
         run = found(request)
         return {**told(run), "course": await asyncio.to_thread(generations_of, run)}
+
+    @table.post("/calibri/runs/make-room")
+    @_answered
+    async def empty_the_queue(request: web.Request) -> Any:
+        await _body(request)
+        make_room()
+        return {}
 
     @table.post("/calibri/runs/{id}/{command}")
     @_answered
@@ -81,7 +88,7 @@ def _answered(handler: Callable[[web.Request], Awaitable[Any]]) -> Handler:
             return web.json_response(await handler(request))
         except _Refused as refused:
             return web.json_response({"error": str(refused)}, status=refused.status)
-        except CommandError as refused:
+        except (CommandError, BusyError) as refused:
             return web.json_response({"error": str(refused)}, status=409)
         except (OSError, RuntimeError) as error:
             return web.json_response({"error": str(error)}, status=500)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from ..calibration_inputs import Prepared
     from .pace import Pace
 
+MANY_YIELDS = 3  # batches given up in a row
+
 
 class Run:
     """A run's record and its inputs. Fields change under `lock` only.
@@ -63,6 +65,15 @@ class Run:
         return self.record.state == RUNNING and not self.deleted
 
     @property
+    def elsewhere(self) -> bool:
+        """Whether another ComfyUI, or a calibration in the foreground, works on the run."""
+        from ...calibri.journal_file import is_locked
+
+        with self.lock:
+            ours = self.in_slice or self.journal is not None
+            return not ours and is_locked(self.folder / runs.JOURNAL)
+
+    @property
     def best(self) -> str:
         """Names the best so far, "" before there is one."""
         progress = self.record.progress
@@ -107,6 +118,11 @@ class Run:
             state, reason = record.state, record.reason
             if state == RUNNING and waits_for is not None:
                 state, reason = "waiting", f"Waits for the run {waits_for!r}."
+            elif state == RUNNING and record.yields >= MANY_YIELDS:
+                reason = (
+                    "It gets nowhere: your pauses are shorter than its batches, which are given up "
+                    "each time. Leave ComfyUI alone for longer, or pause the run."
+                )
             left = None
             if record.state == RUNNING and progress.images and progress.seconds:
                 left = progress.seconds * (progress.total / progress.images - 1)

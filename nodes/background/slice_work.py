@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import comfy.model_management
 
+from ...calibri.yielding import YieldedError
 from .. import runs
 from .cache_age import keep_young
 from .flight import Flight
-from .pace import Pace, PacedEvaluator, YieldedError
+from .pace import Pace, PacedEvaluator
 from .record import FINISHED
 from .registry import settle
 from .results import keep_preset, publish, save_best
@@ -39,6 +40,7 @@ def work(run: Run, flight: Flight, others_wait: Callable[[], bool]) -> None:
         _Slice(run, pace, others_wait).advance()
         flight.worked = True
     except YieldedError:
+        run.record.yields += 1
         flight.worked = True
     except comfy.model_management.InterruptProcessingException:
         flight.interrupted = True
@@ -72,6 +74,7 @@ class _Slice:
         with self._pace.looking(self._is_wanted):
             session = self._session()
             while session.advance():
+                run.record.yields = 0
                 self._note(session)
                 self._conclude_if_told(session)
                 if self._is_wanted() or time.monotonic() >= until:

@@ -50,8 +50,16 @@ class Timer:
         self._loop.call_soon_threadsafe(self._wake)
 
     def others_wait(self) -> bool:
-        """Whether a prompt waits for the slice that runs; from any thread."""
-        return self._queue.waiting()
+        """Whether somebody waits for the slice that runs; from any thread."""
+        flight = self.flight
+        return self._queue.waiting() or (flight is not None and flight.unwanted)
+
+    def make_room(self) -> None:
+        """End the slice that runs as if a prompt waited, for whoever waits for an empty queue; on
+        the server's loop."""
+        self._idle_since = time.monotonic()
+        if self.flight is not None:
+            self.flight.unwanted = True
 
     def hurry(self) -> None:
         """Look soon, since a prompt was posted; on the server's loop."""

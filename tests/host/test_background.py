@@ -98,6 +98,18 @@ def test_it_pauses_goes_on_stops_and_finishes_when_told(start_server: StartServe
     assert not (runs / "run").exists()
 
 
+def test_who_waits_for_an_empty_queue_can_ask_for_room(start_server: StartServer) -> None:
+    _, client = start_server()
+    day = {**LONG, "slice_seconds": 86_400.0, "idle_seconds": 2.0}
+    client.run(calibration(TINY, "run", **day))
+    client.until("run", lambda now: now["images"])
+    assert client.queue_length() == 1
+    assert client.call("POST", "/make-room") == {}
+    now = client.until("run", lambda now: client.queue_length() == 0, seconds=30)
+    assert (now["state"], now["slices"]) == ("running", 1)
+    client.until("run", lambda later: later["images"] > now["images"])
+
+
 def test_after_a_restart_it_offers_itself_and_goes_on_as_if_nothing_had_been(
     start_server: StartServer,
 ) -> None:

@@ -66,3 +66,20 @@ def test_others_are_heard_at_each_step_and_before_decoding_and_scoring(
     judge = make_evaluator(model, clip, watch=lambda done, steps: heard.append((done, steps)))
     judge.run(((0, 0),), searched(model).identity[None], BUCKET)
     assert heard == [(0, 2), (1, 2), (2, 2), (2, 2), (2, 2)]
+
+
+def test_what_is_encoded_is_not_encoded_again_when_the_loaders_ran_again(
+    monkeypatch: pytest.MonkeyPatch,
+    model: ModelPatcher,
+    clip: CLIP,  # noqa: F811
+) -> None:
+    vector = searched(model).identity[None]
+    before, after = make_evaluator(model, clip), make_evaluator(model, clip)
+    before.plan(1, BUCKET)
+    monkeypatch.setattr(clip, "encode_from_tokens_scheduled", None)
+    after.take_over(before)
+    assert after.plan(1, BUCKET) == before.plan(1, BUCKET)
+    assert (
+        after.run(((0, 0),), vector, BUCKET).tobytes()
+        == before.run(((0, 0),), vector, BUCKET).tobytes()
+    )

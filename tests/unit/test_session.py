@@ -12,6 +12,7 @@ import pytest
 from comfyui_calibri.calibri import session as session_module
 from comfyui_calibri.calibri.journal import Journal
 from comfyui_calibri.calibri.selection import bootstrap_interval, prompt_means
+from comfyui_calibri.calibri.yielding import YieldedError
 
 from .exact_run import SPACE, ExactEvaluator, Interrupted, rows, run, same
 from .sessions import FIVE, begin, to_the_end, until
@@ -251,3 +252,15 @@ def test_the_journal_holds_all_that_a_run_is(journal):
     with closing(sqlite3.connect(journal.path)) as database:
         batches = database.execute("SELECT batch FROM results ORDER BY id").fetchall()
     assert [len(json.loads(batch)) for (batch,) in batches] == session.evaluator.batches
+
+
+def test_batches_that_were_given_up_for_others_leave_no_events(journal):
+    class Yielding(ExactEvaluator):
+        def run(self, *batch):
+            raise YieldedError
+
+    session = begin(journal, Yielding())
+    for _ in range(3):
+        with pytest.raises(YieldedError):
+            session.advance()
+    assert [event.kind for event in journal.events()] == ["started"]

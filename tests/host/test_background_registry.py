@@ -1,0 +1,114 @@
+"""Runs and their folders: whose they are, and what another ComfyUI on the same folder may do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import folder_paths
+import pytest
+
+from comfyui_calibri.calibri.journal import Journal
+from comfyui_calibri.calibri.preset_metadata import Member, Preset
+from comfyui_calibri.calibri.presets import save_preset
+from comfyui_calibri.nodes import runs
+from comfyui_calibri.nodes.background import commands, registry
+from comfyui_calibri.nodes.background.record import INTERRUPTED, RUNNING, Record
+from comfyui_calibri.nodes.background.registry import BusyError, Registry
+from comfyui_calibri.nodes.background.results import publish
+from comfyui_calibri.nodes.background.run import Run
+
+pytestmark = pytest.mark.oldest
+
+
+@pytest.fixture(autouse=True)
+def folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("user", "output"):
+        monkeypatch.setattr(
+            folder_paths, f"get_{name}_directory", lambda name=name: str(tmp_path / name)
+        )
+
+
+def begun(name: str) -> Path:
+    """The folder of a run that goes on."""
+    folder = runs.new_run(name, {"seed": 1})
+    Record(folder.name, folder.name, RUNNING).save(folder)
+    return folder
+
+
+def test_a_run_that_another_comfyui_works_on_is_neither_changed_nor_deleted() -> None:
+    folder = begun("night")
+    written = (folder / "run.json").read_bytes()
+    second = Registry()
+    with Journal.open(folder / runs.JOURNAL):
+        second.load()
+        (run,) = second.all()
+        assert "Another ComfyUI" in run.summary()["reason"]
+        for act in (lambda: second.delete(run), lambda: commands.resume(second, run)):
+            with pytest.raises(BusyError, match="worked on by another ComfyUI"):
+                act()
+        assert (folder / "run.json").read_bytes() == written
+    (run,) = second.all()
+    second.claim(run)
+    assert (run.record.state, run.record.reason) == (INTERRUPTED, registry.ENDED)
+    commands.resume(second, run)
+    assert run.goes_on
+    second.delete(run)
+    assert not folder.exists()
+
+
+def test_a_run_that_cannot_go_to_the_trash_is_not_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = begun("night")
+    known = Registry()
+    known.load()
+    (run,) = known.all()
+
+    def fail(*_: object) -> None:
+        raise PermissionError("in use")
+
+    monkeypatch.setattr(registry.shutil, "move", fail)
+    known.delete(run)
+    assert known.all() == [run]
+    assert run.record.state == "paused"
+    assert "in use" in run.record.reason
+    assert folder.exists()
+
+
+def test_a_number_at_the_end_of_a_name_is_not_the_number_of_another_name() -> None:
+    first = runs.new_run("night", {"seed": 1})
+    named_so = runs.new_run("night-2", {"seed": 2})
+    third = runs.new_run("night", {"seed": 3})
+    assert [folder.name for folder in (first, named_so, third)] == ["night", "night-2", "night-3"]
+    assert runs.runs_named("night") == [first, third]
+    assert runs.runs_named("night-2") == [named_so]
+    assert runs.same_run("night", {"seed": 3}) == third
+    assert runs.settings_of(third) == {"seed": 3}
+
+
+def test_many_batches_given_up_in_a_row_are_said() -> None:
+    run = Run(Record("night", "night", yields=2))
+    assert run.summary()["reason"] == ""
+    run.record.yields = 3
+    assert "pauses are shorter than its batches" in run.summary()["reason"]
+
+
+def test_a_preset_drawn_again_after_a_kill_is_published_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    published = tmp_path / "models"
+    monkeypatch.setattr(
+        "comfyui_calibri.nodes.folders.new_preset_path", lambda name: published / name
+    )
+    run = Run(Record(begun("night").name, "night"))
+    member = Member({"single_blocks.0.linear2": 1.5})
+    preset = Preset("flux", {"single": 1}, "block", (member,), created="2026-11-21")
+    for again in (preset, replace(preset, created="2026-11-22")):
+        save_preset(run.preset_file, again, overwrite=True)
+        publish(run)
+    other = replace(member, coefficients={"single_blocks.0.linear2": 1.25})
+    save_preset(run.preset_file, replace(preset, members=(other,)), overwrite=True)
+    publish(run)
+    assert sorted(file.name for file in published.iterdir()) == [
+        "night-2.safetensors",
+        "night.safetensors",
+    ]
