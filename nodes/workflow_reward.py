@@ -155,7 +155,9 @@ class WorkflowReward:
                     )
                 values += one
         numbers = [self._number(value) for value in values]
-        return check_scores(self.name, torch.tensor(numbers, dtype=torch.float32), len(seen))
+        scores = torch.tensor(numbers, dtype=torch.float32)
+        mend = "see what the connected nodes compute for these images"
+        return check_scores(self.name, scores, len(seen), mend)
 
     def _values(self, images: torch.Tensor, prompts: Sequence[str]) -> list[Any]:
         from .subgraph_execution import SubGraphError, SubGraphRunner

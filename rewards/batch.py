@@ -75,8 +75,11 @@ def warn_of_long_prompts(name: str, lengths: Sequence[int], limit: int) -> None:
         )
 
 
-def check_scores(name: str, scores: Tensor, count: int) -> Tensor:
-    """`scores` as they are; ValueError unless they are `count` finite numbers."""
+DAMAGED = "its weights file may be damaged: download it again"
+
+
+def check_scores(name: str, scores: Tensor, count: int, mend: str = DAMAGED) -> Tensor:
+    """`scores` as they are; ValueError, with the `mend`, unless they are `count` finite numbers."""
     if not torch.is_tensor(scores) or scores.shape != (count,):
         shape = tuple(scores.shape) if torch.is_tensor(scores) else type(scores).__name__
         raise ValueError(
@@ -85,7 +88,6 @@ def check_scores(name: str, scores: Tensor, count: int) -> Tensor:
     wrong = int((~scores.detach().isfinite()).sum())
     if wrong:
         raise ValueError(
-            f"{name} gave {wrong} of {count} images a score that is NaN or infinite; its weights "
-            "file may be damaged: download it again."
+            f"{name} gave {wrong} of {count} images a score that is NaN or infinite; {mend}."
         )
     return scores

@@ -24,6 +24,7 @@ from .waiting import Report
 from .worker import Scorer, Worker
 
 Ask = Callable[[np.ndarray, Sequence[str]], list[float]]
+OWN_CODE = "see what its own code computes for these images"
 ENVIRONMENTS, LOGS = "environments", "logs"
 
 
@@ -53,7 +54,7 @@ class ExternalReward:
         for i in range(0, len(images), rows):
             part = as_bytes(images[i : i + rows])
             answer = torch.tensor(self._ask(part, prompts[i : i + rows]), dtype=torch.float32)
-            scores += check_scores(self.name, answer, len(part)).tolist()
+            scores += check_scores(self.name, answer, len(part), OWN_CODE).tolist()
         return torch.tensor(scores, dtype=torch.float32)
 
 
