@@ -13,6 +13,7 @@ from hashlib import blake2b
 from pathlib import Path
 from secrets import token_bytes
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import comfy.model_management
 import comfy.utils
@@ -80,7 +81,9 @@ class CalibriLoadExternalReward(io.ComfyNode):
         declaration = declaration_of(reward)
         made = _made(reward, declaration, partial(show_on_node, cls.hidden))
         card = made.card
-        where = getattr(declaration, "url", "") or f"a worker process: {declaration.entry}"
+        # An address may hold a key, and its host is enough.
+        host = urlsplit(getattr(declaration, "url", "")).netloc
+        where = host or f"a worker process: {declaration.entry}"
         show_on_node(
             cls.hidden,
             f"{made.name}: {card.meaning}. Higher is better, typically {card.typical[0]:g} to "
