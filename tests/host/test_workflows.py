@@ -81,7 +81,8 @@ def test_calibrate_leaves_a_preset_a_report_and_pictures(
     assert [picture.shape[1] for picture in report] == [1400]
     run = server.output / "calibri" / "workflow"
     files = {file.name for file in run.iterdir()}
-    assert {"journal.sqlite", "report.json", "report.png", "before_after.png"} <= files
+    assert {"preset.safetensors", "report.json", "report.png", "before_after.png"} <= files
+    assert (server.folder / "user" / "calibri" / "runs" / "workflow" / "journal.sqlite").is_file()
     numbers = json.loads((run / "report.json").read_text(encoding="utf-8"))
     assert len(numbers["generations"]) == 1
     saved = sorted((server.models / "calibri").glob("*.safetensors"))
