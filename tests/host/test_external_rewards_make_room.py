@@ -17,6 +17,8 @@ from comfyui_calibri.nodes.background import pace
 from comfyui_calibri.nodes.external_rewards import CalibriLoadExternalReward
 from comfyui_calibri.rewards.protocol import RewardUnavailableError
 
+pytestmark = pytest.mark.oldest
+
 IMAGES = torch.zeros(1, 8, 8, 3)
 
 
