@@ -11,7 +11,7 @@ from aiohttp import web
 from .commands import COMMANDS, CommandError
 from .generations import generations_of
 from .registry import BusyError, Registry
-from .run import Run
+from .run import Run, next_revision
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 
@@ -33,7 +33,9 @@ def add(table: web.RouteTableDef, registry: Registry, make_room: Callable[[], No
     @table.get("/calibri/runs")
     @_answered
     async def list_runs(request: web.Request) -> Any:
-        return {"runs": [told(run) for run in registry.all()]}
+        # Taken first: what happens to the list from here on is told with a larger one.
+        revision = next_revision()
+        return {"revision": revision, "runs": [told(run) for run in registry.all()]}
 
     @table.get("/calibri/runs/{id}")
     @_answered
@@ -71,7 +73,7 @@ def add(table: web.RouteTableDef, registry: Registry, make_room: Callable[[], No
         await _body(request)
         run = found(request)
         await asyncio.to_thread(registry.delete, run)
-        return {"deleted": run.id}
+        return {"deleted": run.id, "revision": next_revision()}
 
 
 class _Refused(Exception):

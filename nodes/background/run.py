@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +19,14 @@ if TYPE_CHECKING:
     from .pace import Pace
 
 MANY_YIELDS = 3  # batches given up in a row
+# What is told of runs, in its order: an answer may reach a page after a later event. It begins
+# above the numbers of ComfyUI's earlier starts, which a page may remember.
+_revisions = itertools.count(time.time_ns() // 1000)
+
+
+def next_revision() -> int:
+    """A number larger than all before it, below 2**53."""
+    return next(_revisions)
 
 
 class Run:
@@ -128,6 +138,7 @@ class Run:
                 left = progress.seconds * (progress.total / progress.images - 1)
             return {
                 "id": record.id,
+                "revision": next_revision(),
                 "title": record.title,
                 "state": state,
                 "reason": reason,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect
+from playwright.sync_api import APIResponse, Browser, ConsoleMessage, Locator, Page, Route, expect
 
 from .canvas import open_page, open_workflow, press_run, set_widgets
 
@@ -155,6 +155,27 @@ def test_two_browsers_agree(page: Page, browser: Browser, server: ComfyServer) -
         dialog.get_by_role("button", name="Delete").click()
         expect(there).to_have_count(0)
         expect(here).to_have_count(0)
+
+
+def test_an_answer_that_comes_late_is_no_news(page: Page) -> None:
+    """The list that the tab asks for when it opens may arrive after an event that is newer."""
+    run = begin(page, "late")
+    expect(run).to_contain_text("Running")
+    page.get_by_role("button", name="Calibrations in the background").click()
+    expect(run).to_be_hidden()
+    held: list[tuple[Route, APIResponse]] = []
+    page.route(re.compile(r"/calibri/runs$"), lambda route: held.append((route, route.fetch())))
+    with page.expect_request(re.compile(r"/calibri/runs$")):
+        page.get_by_role("button", name="Calibrations in the background").click()
+    run.get_by_role("button", name="Pause late").click()
+    expect(run).to_contain_text("Paused")
+    page.wait_for_timeout(2000)  # its slice has ended and nothing more is told
+    ((route, answer),) = held
+    assert [each["state"] for each in answer.json()["runs"]] == ["running"]
+    with page.expect_event("requestfinished", lambda request: request.url.endswith("/runs")):
+        route.fulfill(response=answer)
+    page.wait_for_timeout(500)  # the page has read it
+    expect(run).to_contain_text("Paused", timeout=1)
 
 
 def test_commands_act_on_the_one_run_there_is(page: Page) -> None:

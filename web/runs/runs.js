@@ -3,7 +3,7 @@
  *
  * A `runs` event says that something changed: `detail.before` and `detail.now` are the summaries of
  * one run, null where it was not known or is gone. An action that fails sends a `refused` event with
- * the server's sentence.
+ * the server's sentence. An answer may come after an event that is newer: the `revision` decides.
  */
 
 import { api } from "../../../scripts/api.js";
@@ -13,6 +13,7 @@ const DELETED = "deleted"; // the state in the last event of a run
 
 class Runs extends EventTarget {
   #runs = new Map();
+  #revisions = new Map(); // of deleted runs as well
   #followed = new Set();
   #following = false;
 
@@ -33,7 +34,9 @@ class Runs extends EventTarget {
     const answer = await this.#ask(LISTED);
     if (answer === null) return;
     const listed = new Set(answer.runs.map((run) => run.id));
-    for (const run of this.all) if (!listed.has(run.id)) this.#take({ ...run, state: DELETED });
+    const { revision } = answer;
+    for (const run of this.all)
+      if (!listed.has(run.id)) this.#take({ ...run, revision, state: DELETED });
     for (const run of answer.runs) this.#take(run);
   }
 
@@ -47,7 +50,7 @@ class Runs extends EventTarget {
   async remove(id) {
     const answer = await this.#ask(`${LISTED}/${encodeURIComponent(id)}`, "DELETE", {});
     const run = this.#runs.get(id);
-    if (answer !== null && run) this.#take({ ...run, state: DELETED });
+    if (answer !== null && run) this.#take({ ...run, ...answer, state: DELETED });
   }
 
   /** Ask for every batch of what runs, not for whole generations only, or no longer. */
@@ -57,6 +60,8 @@ class Runs extends EventTarget {
   }
 
   #take(run) {
+    if (run.revision < this.#revisions.get(run.id)) return;
+    this.#revisions.set(run.id, run.revision);
     const before = this.#runs.get(run.id) ?? null;
     const now = run.state === DELETED ? null : run;
     if (now === null) this.#runs.delete(run.id);
@@ -82,6 +87,7 @@ class Runs extends EventTarget {
   /** ComfyUI may have been restarted: it has forgotten who follows, and its runs may rest. */
   async #afterReconnecting() {
     this.#followed = new Set();
+    this.#revisions.clear();
     await this.load();
   }
 
