@@ -1,0 +1,63 @@
+"""How much the images of one prompt differ from seed to seed: collapse is rewards' classic failure.
+
+A search that climbs a reward may end where every seed gives nearly the same picture. Rewards judge
+pictures one by one and do not see that; this does.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .evaluation import Floats
+
+SIDE = 32
+"""Pixels of the longer side at which images are compared: composition and colour, no texture."""
+
+
+def diversity(images: NDArray[np.uint8]) -> Floats:
+    """Mean distance [P] between the images [P, S, H, W, 3] of each prompt's S >= 2 seeds, 0..1.
+
+    The distance of two images is the root mean square of their difference over pixels and channels
+    (black to white is 1), once both are averaged over areas to at most `SIDE` pixels a side. S need
+    not be equal between two calls: it is a mean over pairs of seeds.
+
+    **Collapse** is a value far below the plain model's for the same prompts and seeds; 0 is one
+    picture for every seed. Compare with the plain model and never between sets of prompts: a prompt
+    of one thing on white differs less than a street. **What it cannot see:** whether the pictures
+    are good; variety that is only noise or broken colours, which raises it; details below a
+    thirty-second of the picture, such as other faces in one pose; and sameness across *prompts*,
+    since seeds are compared within each. A shift of the whole picture counts as much as another
+    motif.
+
+    Raises ValueError for another shape and for fewer than two seeds.
+    """
+    if images.ndim != 5 or images.shape[-1] != 3 or images.shape[1] < 2:
+        raise ValueError(
+            f"Diversity was asked for images of shape {images.shape}: it compares those of one "
+            "prompt and needs [prompts, seeds, height, width, 3] with at least two seeds."
+        )
+    height, width = images.shape[2:4]
+    scale = min(1.0, SIDE / max(height, width))
+    rows = _averages(height, max(1, round(height * scale)))
+    columns = _averages(width, max(1, round(width * scale)))
+    # Prompt by prompt: floats of all images at full size would be eight times their bytes.
+    return np.array([_mean_distance(rows, columns, seeds) for seeds in images], dtype=np.float64)
+
+
+def _mean_distance(rows: Floats, columns: Floats, seeds: NDArray[np.uint8]) -> float:
+    """Over all pairs of `seeds` [S, H, W, 3]."""
+    small = [np.einsum("hH,HWc,wW->hwc", rows, i / 255.0, columns, optimize=True) for i in seeds]
+    return float(np.mean([np.sqrt(np.mean((a - b) ** 2)) for a, b in combinations(small, 2)]))
+
+
+def _averages(length: int, parts: int) -> Floats:
+    """The matrix [parts, length] that averages over `parts` equal areas, pixels cut where they lie
+    on an edge."""
+    edges = np.arange(parts + 1) * (length / parts)
+    pixels = np.arange(length)
+    ends = np.minimum(edges[1:, None], pixels + 1)
+    overlap = np.clip(ends - np.maximum(edges[:-1, None], pixels), 0.0, None)
+    return np.asarray(overlap * (parts / length), dtype=np.float64)
