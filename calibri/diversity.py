@@ -39,18 +39,31 @@ def diversity(images: NDArray[np.uint8]) -> Floats:
             f"Diversity was asked for images of shape {images.shape}: it compares those of one "
             "prompt and needs [prompts, seeds, height, width, 3] with at least two seeds."
         )
-    height, width = images.shape[2:4]
+    # Prompt by prompt: floats of all images at full size would be eight times their bytes.
+    return np.concatenate([diversity_of_small(small_images(seeds)[None]) for seeds in images])
+
+
+def small_images(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """What `diversity` compares of images [N, H, W, 3]: [N, h, w, 3] in 0..1, h and w <= `SIDE`."""
+    height, width = images.shape[1:3]
     scale = min(1.0, SIDE / max(height, width))
     rows = _averages(height, max(1, round(height * scale)))
     columns = _averages(width, max(1, round(width * scale)))
-    # Prompt by prompt: floats of all images at full size would be eight times their bytes.
-    return np.array([_mean_distance(rows, columns, seeds) for seeds in images], dtype=np.float64)
+    small = [np.einsum("hH,HWc,wW->hwc", rows, i / 255.0, columns, optimize=True) for i in images]
+    return np.stack(small).astype(np.float32)
 
 
-def _mean_distance(rows: Floats, columns: Floats, seeds: NDArray[np.uint8]) -> float:
-    """Over all pairs of `seeds` [S, H, W, 3]."""
-    small = [np.einsum("hH,HWc,wW->hwc", rows, i / 255.0, columns, optimize=True) for i in seeds]
-    return float(np.mean([np.sqrt(np.mean((a - b) ** 2)) for a, b in combinations(small, 2)]))
+def diversity_of_small(images: NDArray[np.float32]) -> Floats:
+    """`diversity` [P] of `small_images` [P, S, h, w, 3], for whom all images at once are too many.
+
+    Raises ValueError for fewer than two seeds.
+    """
+    if images.shape[1] < 2:
+        raise ValueError("Diversity compares the images of one prompt and needs two seeds.")
+    pairs = list(combinations(range(images.shape[1]), 2))
+    wide = images.astype(np.float64)
+    apart = [np.sqrt(np.mean((wide[:, a] - wide[:, b]) ** 2, axis=(1, 2, 3))) for a, b in pairs]
+    return np.asarray(np.mean(apart, axis=0), dtype=np.float64)
 
 
 def _averages(length: int, parts: int) -> Floats:
