@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from comfyui_calibri.calibri.comparison import PLAIN, Comparison, Drawn, Positions, Setting
+from comfyui_calibri.calibri.comparison_course import Cells
 from comfyui_calibri.calibri.evaluation import BatchTooLargeError, Floats, Sample
 
 SIDE = 8  # pixels of its pictures
+# Of plain and one preset, by steps.
+QUALITY = ({2: 0.0, 4: 1.0}, {2: 1.0, 4: 1.5})
 
 
 def setting(steps: int, cfg: float = 1.0) -> Setting:
@@ -71,3 +74,16 @@ class ToyPainter:
 def _luck(sample: Sample) -> float:
     """In −1 … 1, the same for all variants."""
     return float(np.random.default_rng(sample.seed).uniform(-1, 1))
+
+
+def assert_equal(one: Cells, other: Cells) -> None:
+    """To the last bit."""
+    assert one.keys() == other.keys()
+    for cell, found in one.items():
+        for name, scores in found.scores.items():
+            np.testing.assert_array_equal(scores, other[cell].scores[name])
+        np.testing.assert_array_equal(found.diversity, other[cell].diversity)
+        assert (found.nfe, found.seconds) == (other[cell].nfe, other[cell].seconds)
+        assert (found.pictures is None) == (other[cell].pictures is None)
+        if found.pictures is not None:
+            np.testing.assert_array_equal(found.pictures, other[cell].pictures)

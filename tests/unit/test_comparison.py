@@ -8,13 +8,11 @@ import numpy as np
 import pytest
 
 from comfyui_calibri.calibri.comparison import PLAIN, ComparisonError
-from comfyui_calibri.calibri.comparison_course import Cells, Part, Progressed, compare
+from comfyui_calibri.calibri.comparison_course import Part, Progressed, compare
 from comfyui_calibri.calibri.diversity import diversity
 from comfyui_calibri.calibri.evaluation import RewardError
 
-from .comparisons import ToyPainter, comparison
-
-QUALITY = ({2: 0.0, 4: 1.0}, {2: 1.0, 4: 1.5})
+from .comparisons import QUALITY, ToyPainter, assert_equal, comparison
 
 
 class Memory:
@@ -28,18 +26,6 @@ class Memory:
 
     def keep(self, key: str, part: Part) -> None:
         self.parts[key] = part
-
-
-def assert_equal(one: Cells, other: Cells) -> None:
-    assert one.keys() == other.keys()
-    for cell, found in one.items():
-        for name, scores in found.scores.items():
-            np.testing.assert_array_equal(scores, other[cell].scores[name])
-        np.testing.assert_array_equal(found.diversity, other[cell].diversity)
-        assert (found.nfe, found.seconds) == (other[cell].nfe, other[cell].seconds)
-        assert (found.pictures is None) == (other[cell].pictures is None)
-        if found.pictures is not None:
-            np.testing.assert_array_equal(found.pictures, other[cell].pictures)
 
 
 def test_all_variants_draw_the_same_noise_in_the_same_batches() -> None:
