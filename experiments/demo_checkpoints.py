@@ -18,18 +18,18 @@ from pathlib import Path
 import torch
 
 from ..calibri.calibration import RunConfig, calibrate
+from ..calibri.coefficients import coefficient_space
 from ..calibri.ensemble_space import ensemble_space
 from ..calibri.journal import Journal
 from ..calibri.selection import bootstrap_interval
 from ..demo.autoencoder import Autoencoder
+from ..demo.evaluator import DemoEvaluator, DemoModels, Setting
 from ..demo.model import Flux
 from ..demo.prompts import generate_prompts
 from ..demo.reward import DemoReward, Detector
 from ..demo.text_encoder import TextEncoder
 from ..demo.weights import REWARD, VAE, WEIGHTS, load_into
-from .demo_sampling import DemoEvaluator, Setting, judge, load_training_state
-
-Models = tuple[Flux, TextEncoder, Autoencoder, DemoReward]
+from .demo_judge import judge
 
 _JUDGED = 256
 _STEP_COUNTS = (4, 8, 15)
@@ -57,16 +57,18 @@ def main() -> None:
     load_into(detector, REWARD, options.weights)
     reward = DemoReward(detector)
     for step in options.steps or [None]:
-        dit, text_encoder = load_training_state(options.train_folder, step)
+        dit, text_encoder = _load_training_state(options.train_folder, step)
+        models = DemoModels(dit, text_encoder, autoencoder, reward)
         for cfg in options.cfg:
 
             def evaluator(
                 prompts: list[str],
                 sampler_steps: int,
-                models: Models = (dit, text_encoder, autoencoder, reward),
+                models: DemoModels = models,
                 cfg: float = cfg,
             ) -> DemoEvaluator:
-                return DemoEvaluator(*models, prompts, Setting(sampler_steps, cfg))
+                space = ensemble_space(coefficient_space(models.backbone, "gate"))
+                return DemoEvaluator(models, space, prompts, Setting(sampler_steps, cfg))
 
             _measure(evaluator, {"step": step, "cfg": cfg}, options)
 
@@ -98,7 +100,7 @@ def _measure(
     )
     path = Path(tempfile.mkdtemp()) / "journal.sqlite"
     with Journal.open(path) as journal:
-        last = calibrate(config, ensemble_space(at.space), at, journal).history[-1].vector
+        last = calibrate(config, at.space, at, journal).history[-1].vector
     for count in _STEP_COUNTS:
         calibrated = judge(evaluator(judged, count), last, 5)
         gains = {
@@ -109,6 +111,20 @@ def _measure(
             for key, gain in gains.items()
         }
         print(json.dumps({**labels, "gain": count, **rows}), flush=True)
+
+
+def _load_training_state(folder: Path, step: int | None) -> tuple[Flux, TextEncoder]:
+    """A checkpoint of `demo/train_dit.py`: the averaged weights kept at `step`, or the newest."""
+    if step is None:
+        state = torch.load(folder / "dit.pt")["average"]
+    else:
+        state = torch.load(folder / f"dit-{step}.pt")
+    dit, text_encoder = Flux(), TextEncoder()
+    for name, module in (("dit", dit), ("text_encoder", text_encoder)):
+        own = {k[len(name) + 1 :]: v for k, v in state.items() if k.startswith(name + ".")}
+        module.load_state_dict(own)
+        module.eval().requires_grad_(False)
+    return dit, text_encoder
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from ..calibri.evaluation import samples
 from ..calibri.journal import Journal
 from ..calibri.selection import bootstrap_interval
 from ..demo.prompts import generate_prompts
-from .demo_sampling import measure
+from .demo_judge import measure
 from .host import DemoPipeline, load_demo
 
 if TYPE_CHECKING:

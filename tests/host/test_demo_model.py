@@ -6,18 +6,24 @@ import comfy.model_management
 import comfy.sample
 import comfy.sd
 import comfy.utils
+import numpy as np
 import pytest
 import torch
 
-from comfyui_calibri.calibri.presets import check_preset, fingerprint, load_preset
+from comfyui_calibri.calibri.coefficients import coefficient_space
+from comfyui_calibri.calibri.ensemble_space import ensemble_space
+from comfyui_calibri.calibri.evaluation import Sample
+from comfyui_calibri.calibri.presets import Guidance, check_preset, fingerprint, load_preset
 from comfyui_calibri.demo.autoencoder import Autoencoder
+from comfyui_calibri.demo.evaluator import DemoEvaluator, DemoModels, Setting
 from comfyui_calibri.demo.model import Flux
 from comfyui_calibri.demo.prompts import generate_prompts
-from comfyui_calibri.demo.sampler import sample
+from comfyui_calibri.demo.sampler import guided, sample
 from comfyui_calibri.demo.text_encoder import TextEncoder, token_rows
 from comfyui_calibri.demo.weights import DIT, TEXT_ENCODER, VAE, WEIGHTS, load_into
 from comfyui_calibri.nodes.demo_clip import load_text_encoder
 from comfyui_calibri.nodes.patching import backbone_of, diffusion_model
+from comfyui_calibri.nodes.sampling import ComfyEvaluator, SamplerSettings
 
 pytestmark = pytest.mark.oldest
 
@@ -97,10 +103,36 @@ def test_comfyuis_euler_with_the_simple_schedule_equals_ours(patcher, flux, enco
     noise = torch.randn(1, 16, 8, 8, generator=generator)
     tokens, pooled = encoded
     negative = (tokens[3:4], pooled[3:4])
-    ours = sample(flux, noise, tokens[:1], pooled[:1], 4, cfg, negative)
+    ours = sample(guided(flux, (tokens[:1], pooled[:1]), cfg, negative), noise, 4)
     conds = [[[tokens[i : i + 1], {"pooled_output": pooled[i : i + 1]}]] for i in (0, 3)]
     with torch.inference_mode():
         raw = comfy.sample.sample(
             patcher, noise, 4, cfg, "euler", "simple", *conds, torch.zeros_like(noise), seed=0
         )
     torch.testing.assert_close((raw - 0.1159) * 0.3611, ours, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(("members", "cfg"), [("one", 3.0), ("an ensemble", 1.0), ("guided", 3.0)])
+def test_the_command_lines_sampler_draws_and_scores_what_comfyui_does(
+    patcher, members, cfg
+) -> None:
+    models = DemoModels.load()
+    space = ensemble_space(
+        coefficient_space(backbone_of(patcher), "gate"),
+        members=1 if members == "one" else 2,
+        guidance=Guidance(2.5) if members == "guided" else None,
+    )
+    vectors = space.identity + np.random.default_rng(0).uniform(-0.3, 0.3, (2, len(space.names)))
+    bucket = [Sample(0, 11), Sample(2, 12)]
+    clip = load_text_encoder(WEIGHTS / TEXT_ENCODER)
+    vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(WEIGHTS / VAE)))
+    settings = SamplerSettings("euler", "simple", 2, cfg, None, 64, 64, "")
+    theirs = ComfyEvaluator(patcher, clip, vae, models.reward, space, settings, PROMPTS[:3])
+    ours = DemoEvaluator(models, space, PROMPTS[:3], Setting(2, cfg))
+    with torch.inference_mode():
+        drawn = [evaluator.images(vectors, bucket) for evaluator in (theirs, ours)]
+        (batch,) = ours.plan(len(vectors), bucket)
+        rewards = [evaluator.run(batch, vectors, bucket) for evaluator in (theirs, ours)]
+    assert np.abs(drawn[0][0].astype(int) - drawn[0][1]).max() > 20  # candidates differ
+    assert np.abs(drawn[0].astype(int) - drawn[1]).max() <= 1
+    np.testing.assert_allclose(rewards[1], rewards[0], atol=1e-3)
