@@ -14,6 +14,7 @@ from .calibrate import CalibriCalibrate
 from .combine_rewards import CalibriCombineRewards, CalibriRewardFloor
 from .compositional_rewards import CalibriCompositionalReward, CalibriScoreDetections
 from .demo import CalibriLoadDemoTextEncoder
+from .editing import CalibriBlendPresets, CalibriConvertPreset, CalibriEdit
 from .external_rewards import CalibriLoadExternalReward
 from .official import CalibriExportCheckpoint, CalibriImportCheckpoint
 from .presets import CalibriLoadPreset, CalibriSavePreset
@@ -33,11 +34,14 @@ class CalibriExtension(ComfyExtension):
         job.start()
         return [
             CalibriApply,
+            CalibriBlendPresets,
             CalibriCalibrate,
             CalibriCalibrateBackground,
             CalibriCombineRewards,
             CalibriCompositionalReward,
+            CalibriConvertPreset,
             CalibriDemoReward,
+            CalibriEdit,
             CalibriExportCheckpoint,
             CalibriImportCheckpoint,
             CalibriLoadDemoTextEncoder,

@@ -106,7 +106,7 @@ def _words(preset: Preset) -> str:
     """What a preset's user should set, and what to expect."""
     from ..calibri.presets import describe_members
 
-    origin = f"Imported from {preset.origin}. " if preset.origin else ""
+    origin = f"Made from {preset.origin}. " if preset.origin else ""
     members = f"{describe_members(preset)} " if preset.is_ensemble else ""
     found = ", ".join(f"{name} {value}" for name, value in preset.sampling.items() if value)
     gains = "".join(
