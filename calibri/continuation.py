@@ -36,10 +36,9 @@ def best_mean(journal: Journal) -> Found | None:
     """
     validated = list(_validated(journal))
     searched = journal.last_generation()
-    selection = journal.evaluation("selection", searched)
     confirmation = journal.evaluation("confirmation", searched)
-    if selection is not None and confirmation is not None and not confirmation.pending:
-        vector = selection.vectors[int(selection.rewards.mean(axis=1).argmax())]
+    if confirmation is not None and not confirmation.pending:
+        vector = confirmation.vectors[-1]
         return next(g for g, mean, _ in validated if (mean == vector).all()), vector
     if not validated:
         return None

@@ -21,6 +21,7 @@ from .configuration import RunConfig
 from .evaluation import Floats, Sample, training_bucket
 from .journal import Evaluation
 from .outcome import Best, GenerationSummary, Outcome
+from .racing import Drawn, Ranking, race
 from .search import Search, create_search
 from .selection import (
     START,
@@ -170,19 +171,16 @@ class Course:
         config, seed = self._config, self._config.seed
         generations = finalist_generations(self._validation, last)
         vectors = np.stack([self._means[generation] for generation in generations])
-        selection = yield from _ask(
-            Request("selection", last, vectors, config.selection_samples(last))
-        )
-        scores = selection.rewards.mean(axis=1)
-        pick = int(scores.argmax())
+        ranking = yield from self._race(vectors, last)
+        pick = ranking.pick
 
         bucket = config.confirmation_samples(last)
-        compared = selection.vectors[[0, pick] if pick else [0]]
+        compared = vectors[[0, pick] if pick else [0]]
         confirmation = yield from _ask(Request("confirmation", last, compared, bucket))
         before = prompt_means(confirmation.rewards[0], bucket)
         after = prompt_means(confirmation.rewards[-1], bucket)
         return Outcome(
-            vector=compared[-1],
+            vector=confirmation.vectors[-1],
             generation=generations[pick],
             generations=last,
             before=bootstrap_interval(before, seed),
@@ -191,11 +189,24 @@ class Course:
             finalists=tuple(
                 Finalist(generation, vector, self._validation[generation], float(score))
                 for generation, vector, score in zip(
-                    generations, selection.vectors, scores, strict=True
+                    generations, vectors, ranking.scores, strict=True
                 )
             ),
             history=tuple(self._history),
         )
+
+    def _race(self, vectors: Floats, last: int) -> Generator[Request, Evaluation | None, Ranking]:
+        """Compare the finalists [F, N] on samples that no choice has seen."""
+        rounds = race(len(vectors), "selection", self._config.selection_samples(last))
+        wanted = next(rounds)
+        while True:
+            entrants = vectors[list(wanted.entrants)]
+            evaluated = yield from _ask(Request(wanted.role, last, entrants, wanted.bucket))
+            try:
+                wanted = rounds.send(Drawn(evaluated.rewards, evaluated.bucket))
+            except StopIteration as end:
+                ranking: Ranking = end.value
+                return ranking
 
 
 def _ask(request: Request) -> Generator[Request, Evaluation | None, Evaluation]:

@@ -171,7 +171,8 @@ class Session:
                     self._summary = wanted
                     return
                 continue
-            self._request, self._phase = wanted, wanted.role
+            # The finalists' later rounds have a number.
+            self._request, self._phase = wanted, wanted.role.split()[0]
             self._open = self._journal.evaluation(wanted.role, wanted.generation)
             if self._open is None:
                 return
