@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .evaluation import Floats
+from .selection import Interval, bootstrap_interval
 
 SIDE = 32
 """Pixels of the longer side at which images are compared: composition and colour, no texture."""
@@ -64,6 +65,20 @@ def diversity_of_small(images: NDArray[np.float32]) -> Floats:
     wide = images.astype(np.float64)
     apart = [np.sqrt(np.mean((wide[:, a] - wide[:, b]) ** 2, axis=(1, 2, 3))) for a, b in pairs]
     return np.asarray(np.mean(apart, axis=0), dtype=np.float64)
+
+
+def diversity_ratio(of: Floats, plain: Floats, seed: int) -> Interval | None:
+    """Mean diversity `of` a preset [P] over that of the plain model [P] on the same prompts.
+
+    The 95 % interval is that of the mean of what each prompt adds to the ratio (its linearisation),
+    so it is paired; below 1 the seeds' images are more alike than the plain model's. None where the
+    plain model's do not differ at all.
+    """
+    if plain.mean() <= 0:
+        return None
+    ratio = float(of.mean() / plain.mean())
+    interval = bootstrap_interval(ratio + (of - ratio * plain) / plain.mean(), seed)
+    return Interval(ratio, max(0.0, interval.low), interval.high)
 
 
 def _averages(length: int, parts: int) -> Floats:

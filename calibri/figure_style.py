@@ -8,6 +8,8 @@ INK, FAINT, GRID = "#1f2937", "#6b7280", "#e5e7eb"
 TRAINING, VALIDATION, PICK = "#2563eb", "#059669", "#dc2626"
 STREAMS = {"image": "#2563eb", "text": "#d97706", "joint": "#0d9488", "": "#475569"}
 BRANCH_STRENGTH = {"mlp": 0.5, "attention2": 0.75}  # opacity; other branches are solid
+# Plain, then presets: colours that the colour-blind tell apart (Okabe and Ito), and markers.
+VARIANTS = (("#4b5563", "o"), ("#0072b2", "s"), ("#d55e00", "^"), ("#009e73", "D"))
 STYLE: Any = {
     "font.size": 10,
     "text.parse_math": False,  # a prompt may hold dollar signs

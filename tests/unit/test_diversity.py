@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from comfyui_calibri.calibri.diversity import SIDE, diversity
+from comfyui_calibri.calibri.diversity import SIDE, diversity, diversity_ratio
 
 
 def _flat(*values: int, side: int = 64) -> np.ndarray:
@@ -62,3 +62,17 @@ def test_small_pictures_are_taken_as_they_are() -> None:
 def test_what_it_cannot_compare_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="at least two seeds"):
         diversity(np.zeros(shape, np.uint8))
+
+
+def test_the_ratio_to_plain_is_paired() -> None:
+    plain = np.random.default_rng(0).uniform(0.05, 0.4, size=24)
+    exact = diversity_ratio(0.5 * plain, plain, 0)
+    assert exact is not None
+    assert (exact.mean, exact.low, exact.high) == pytest.approx((0.5, 0.5, 0.5))
+    noisy = diversity_ratio(plain * np.tile([0.8, 1.1], 12), plain, 0)
+    assert noisy is not None
+    assert 0.85 < noisy.low < noisy.mean < noisy.high < 1.05
+
+
+def test_there_is_no_ratio_to_nothing() -> None:
+    assert diversity_ratio(np.ones(4), np.zeros(4), 0) is None
