@@ -23,8 +23,9 @@ from ..calibri.ensemble_space import ensemble_space
 from ..calibri.journal import Journal
 from ..calibri.selection import bootstrap_interval
 from ..demo.autoencoder import Autoencoder
-from ..demo.evaluator import DemoEvaluator, DemoModels, Setting
+from ..demo.evaluator import DemoEvaluator
 from ..demo.model import Flux
+from ..demo.pictures import DemoModels
 from ..demo.prompts import generate_prompts
 from ..demo.reward import DemoReward, Detector
 from ..demo.text_encoder import TextEncoder
@@ -68,7 +69,7 @@ def main() -> None:
                 cfg: float = cfg,
             ) -> DemoEvaluator:
                 space = ensemble_space(coefficient_space(models.backbone, "gate"))
-                return DemoEvaluator(models, space, prompts, Setting(sampler_steps, cfg))
+                return DemoEvaluator(models, space, prompts, sampler_steps, cfg)
 
             _measure(evaluator, {"step": step, "cfg": cfg}, options)
 

@@ -40,7 +40,7 @@ TRAIN_PROMPTS = 512
 VALIDATION_PROMPTS = 256
 VALIDATE_EVERY = 15
 _PROMPT_SEED = 1
-_JUDGE_SEED = 20_26
+JUDGE_SEED = 20_26
 MEASURES = ("reward", "facts", "all_facts", "fit")
 
 
@@ -116,7 +116,7 @@ def judge(folder: Path, seed: int | None) -> None:
         run = folder / f"seed-{seed}"
         vector = space.vector(json.loads((run / "answer.json").read_text())["coefficients"])
         target = run / "judged.json"
-    bucket = samples(_JUDGE_SEED, "judge", 0, range(JUDGED))
+    bucket = samples(JUDGE_SEED, "judge", 0, range(JUDGED))
     curve: dict[str, dict[str, list[float]]] = {}
     for steps in STEP_COUNTS:
         pictures = evaluator_of(demo, prompts, steps).images(vector[None], bucket)[0]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..calibri.before_after import before_and_after
 from ..calibri.calibration import Outcome
 from ..calibri.evaluation import Floats
 from ..calibri.figure import draw_report
@@ -19,7 +20,6 @@ from ..calibri.selection import START, Interval
 from . import folders, identity, runs
 from .calibration_inputs import Prepared
 from .patching import diffusion_model
-from .progress import before_and_after
 
 PICTURED = 8  # confirmation samples in the before/after grid
 # Of a run's sampling settings, those that its preset tells its users.

@@ -10,6 +10,8 @@ import comfy.utils
 import numpy as np
 from PIL import Image
 
+from ..calibri.before_after import before_and_after
+
 if TYPE_CHECKING:
     from ..calibri.calibration import GenerationSummary
     from ..calibri.ensemble_space import EnsembleSpace
@@ -74,20 +76,3 @@ def _warning(reward: str, summary: GenerationSummary) -> str:
         f". {reward} scores every candidate alike, so the search learns nothing: see with Score "
         "Images whether it tells pictures of these prompts apart"
     )
-
-
-def before_and_after(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Two rows of n pictures [n, H, W, 3], the plain model's above: [2 H + gap, n W + gaps, 3]."""
-    rows = [np.concatenate(list(_spaced(pictures, axis=1)), axis=1) for pictures in (before, after)]
-    return np.concatenate(list(_spaced(np.stack(rows), axis=0)), axis=0)
-
-
-def _spaced(pictures: np.ndarray, axis: int) -> Sequence[np.ndarray]:
-    """Pictures with a white gap of a thirty-second of their side between them."""
-    gap_shape = list(pictures[0].shape)
-    gap_shape[axis] = max(2, pictures[0].shape[0] // 32)
-    gap = np.full(gap_shape, 255, np.uint8)
-    spaced: list[np.ndarray] = []
-    for picture in pictures:
-        spaced += [gap, picture] if spaced else [picture]
-    return spaced

@@ -15,8 +15,9 @@ from comfyui_calibri.calibri.ensemble_space import ensemble_space
 from comfyui_calibri.calibri.evaluation import Sample
 from comfyui_calibri.calibri.presets import Guidance, check_preset, fingerprint, load_preset
 from comfyui_calibri.demo.autoencoder import Autoencoder
-from comfyui_calibri.demo.evaluator import DemoEvaluator, DemoModels, Setting
+from comfyui_calibri.demo.evaluator import DemoEvaluator
 from comfyui_calibri.demo.model import Flux
+from comfyui_calibri.demo.pictures import DemoModels
 from comfyui_calibri.demo.prompts import generate_prompts
 from comfyui_calibri.demo.sampler import guided, sample
 from comfyui_calibri.demo.text_encoder import TextEncoder, token_rows
@@ -128,7 +129,7 @@ def test_the_command_lines_sampler_draws_and_scores_what_comfyui_does(
     vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(WEIGHTS / VAE)))
     settings = SamplerSettings("euler", "simple", 2, cfg, None, 64, 64, "")
     theirs = ComfyEvaluator(patcher, clip, vae, models.reward, space, settings, PROMPTS[:3])
-    ours = DemoEvaluator(models, space, PROMPTS[:3], Setting(2, cfg))
+    ours = DemoEvaluator(models, space, PROMPTS[:3], 2, cfg)
     with torch.inference_mode():
         drawn = [evaluator.images(vectors, bucket) for evaluator in (theirs, ours)]
         (batch,) = ours.plan(len(vectors), bucket)
