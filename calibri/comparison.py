@@ -23,6 +23,7 @@ Positions = tuple[int, ...]
 
 PLAIN = "plain"
 SHOWN = 8  # prompts in the grid
+_NAME = 60  # characters: a title may have thousands
 
 
 class ComparisonError(ValueError):
@@ -114,6 +115,19 @@ class Drawn:
     scores: Mapping[str, Floats]
     seconds: float
     nfe: int
+
+
+def variant_names(titles: Sequence[str]) -> tuple[str, ...]:
+    """`PLAIN` and a short name of its own for each preset, made of their titles."""
+    names = [PLAIN]
+    for number, title in enumerate(titles, 1):
+        words = " ".join(title.split()) or f"preset {number}"
+        name = words if len(words) <= _NAME else words[: _NAME - 1] + "…"
+        again = 2
+        while name in names:
+            name, again = f"{words[: _NAME - 5]} ({again})", again + 1
+        names.append(name)
+    return tuple(names)
 
 
 class Painter(Protocol):

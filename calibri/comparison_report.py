@@ -18,7 +18,7 @@ from .comparison_course import Cell, Cells
 from .configuration import library_versions
 from .diversity import diversity_ratio
 from .evaluation import Floats
-from .selection import bootstrap_interval
+from .selection import mean_interval
 
 REPORT_VERSION = 1
 
@@ -72,10 +72,9 @@ def build_comparison(
                 "nfe": cell.nfe,
                 "seconds": cell.seconds,
                 "rewards": {
-                    name: _reward(cell, cells[0, setting], name, comparison.seed)
-                    for name in comparison.rewards
+                    name: _reward(cell, cells[0, setting], name) for name in comparison.rewards
                 },
-                "diversity": _diversity(cell, cells[0, setting], comparison.seed),
+                "diversity": _diversity(cell, cells[0, setting]),
             }
             for (variant, setting), cell in cells.items()
         ],
@@ -103,22 +102,22 @@ def _by_prompt(cell: Cell, reward: str) -> Floats:
     return np.asarray(cell.scores[reward].mean(axis=1), dtype=np.float64)
 
 
-def _reward(cell: Cell, plain: Cell, name: str, seed: int) -> dict[str, Any]:
+def _reward(cell: Cell, plain: Cell, name: str) -> dict[str, Any]:
     values = _by_prompt(cell, name)
-    gain = bootstrap_interval(values - _by_prompt(plain, name), seed)
+    gain = mean_interval(values - _by_prompt(plain, name))
     return {
-        **asdict(bootstrap_interval(values, seed)),
+        **asdict(mean_interval(values)),
         "gain": None if cell is plain else asdict(gain),
         "scores": cell.scores[name].tolist(),
     }
 
 
-def _diversity(cell: Cell, plain: Cell, seed: int) -> dict[str, Any] | None:
+def _diversity(cell: Cell, plain: Cell) -> dict[str, Any] | None:
     if cell.diversity is None or plain.diversity is None:
         return None
-    ratio = None if cell is plain else diversity_ratio(cell.diversity, plain.diversity, seed)
+    ratio = None if cell is plain else diversity_ratio(cell.diversity, plain.diversity)
     return {
-        **asdict(bootstrap_interval(cell.diversity, seed)),
+        **asdict(mean_interval(cell.diversity)),
         "ratio": None if ratio is None else asdict(ratio),
         "by_prompt": cell.diversity.tolist(),
     }
@@ -149,6 +148,6 @@ def _equal_best(
         "excludes_worse": False,
     }
     if reached is not None:
-        difference = bootstrap_interval(preset[reached] - plain[best], comparison.seed)
+        difference = mean_interval(preset[reached] - plain[best])
         found.update(difference=asdict(difference), excludes_worse=difference.low >= 0)
     return found

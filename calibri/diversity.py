@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .evaluation import Floats
-from .selection import Interval, bootstrap_interval
+from .selection import Interval, mean_interval
 
 SIDE = 32
 """Pixels of the longer side at which images are compared: composition and colour, no texture."""
@@ -67,7 +67,7 @@ def diversity_of_small(images: NDArray[np.float32]) -> Floats:
     return np.asarray(np.mean(apart, axis=0), dtype=np.float64)
 
 
-def diversity_ratio(of: Floats, plain: Floats, seed: int) -> Interval | None:
+def diversity_ratio(of: Floats, plain: Floats) -> Interval | None:
     """Mean diversity `of` a preset [P] over that of the plain model [P] on the same prompts.
 
     The 95 % interval is that of the mean of what each prompt adds to the ratio (its linearisation),
@@ -77,7 +77,7 @@ def diversity_ratio(of: Floats, plain: Floats, seed: int) -> Interval | None:
     if plain.mean() <= 0:
         return None
     ratio = float(of.mean() / plain.mean())
-    interval = bootstrap_interval(ratio + (of - ratio * plain) / plain.mean(), seed)
+    interval = mean_interval(ratio + (of - ratio * plain) / plain.mean())
     return Interval(ratio, max(0.0, interval.low), interval.high)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from comfyui_calibri.calibri.comparison import PLAIN, ComparisonError
+from comfyui_calibri.calibri.comparison import PLAIN, ComparisonError, variant_names
 from comfyui_calibri.calibri.comparison_course import Part, Progressed, compare
 from comfyui_calibri.calibri.diversity import diversity
 from comfyui_calibri.calibri.evaluation import RewardError
@@ -157,3 +157,18 @@ def test_what_cannot_be_compared_is_refused() -> None:
     ):
         with pytest.raises(ComparisonError, match=said):
             replace(compared, **change)  # type: ignore[arg-type]
+
+
+def test_presets_are_named_by_their_titles_and_told_apart() -> None:
+    long = "x" * 200
+    names = variant_names(["flux: HPSv3", "flux: HPSv3", "", "plain", " two\nlines ", long, long])
+    assert names[:6] == (
+        "plain",
+        "flux: HPSv3",
+        "flux: HPSv3 (2)",
+        "preset 3",
+        "plain (2)",
+        "two lines",
+    )
+    assert max(map(len, names)) <= 60
+    assert len(set(names)) == len(names)
