@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .ensemble_space import EnsembleSpace
 
 _BUDGET = ("generations", "max_seconds")
+# What is done with what the search found, and does not make it another run.
+_ENDING = ("judges", "keep_anyway")
 _LIBRARIES = ("numpy", "cma", "torch")
 
 
@@ -30,7 +32,8 @@ class RunConfigError(ValueError):
 class RunConfig:
     """What one calibration run is; all of it but the budget stays as it was when the run began.
 
-    The budget is `generations` and `max_seconds`, the seconds that the search's batches took,
+    `judges` and `keep_anyway` may change too: they concern what is done with what was found. The
+    budget is `generations` and `max_seconds`, the seconds that the search's batches took,
     without the final selection; the search ends with the generation in which the first of them is
     reached.
     """
@@ -53,6 +56,10 @@ class RunConfig:
     max_seconds: float | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
     """JSON values that say how images are made: model, sampler, steps, cfg, size ..."""
+    judges: Mapping[str, str] = field(default_factory=dict)
+    """Who judges the choice beside `reward`, with the marks of their weights (`judging.py`)."""
+    keep_anyway: bool = False
+    """Whether to recommend the best of what was found even where the plain model was better."""
 
     def __post_init__(self) -> None:
         for name in ("generations", "bucket_size", "validate_every", "images_per_prompt"):
@@ -159,7 +166,9 @@ def _own_version() -> str:
 
 def run_record(config: RunConfig, space: EnsembleSpace) -> dict[str, Any]:
     """What tells one run from another, as JSON values: all but its budget."""
-    settings = {name: value for name, value in asdict(config).items() if name not in _BUDGET}
+    settings = {
+        name: value for name, value in asdict(config).items() if name not in _BUDGET + _ENDING
+    }
     record: dict[str, Any] = json.loads(json.dumps({**settings, **space.record()}))
     return record
 

@@ -20,6 +20,7 @@ import numpy as np
 from .configuration import RunConfig
 from .evaluation import Floats, Sample, training_bucket
 from .journal import Evaluation
+from .judging import judged_images, judgement, judges
 from .outcome import Best, GenerationSummary, Outcome
 from .racing import Drawn, Ranking, race
 from .search import Search, create_search
@@ -27,8 +28,9 @@ from .selection import (
     START,
     VALIDATED_FINALISTS,
     Finalist,
-    bootstrap_interval,
+    chosen_interval,
     finalist_generations,
+    mean_interval,
     prompt_means,
 )
 
@@ -44,6 +46,8 @@ class Request:
     generation: int
     vectors: Floats
     bucket: tuple[Sample, ...]
+    judge: str = ""
+    """Whose values are wanted in the place of the searched reward's (`judging.py`)."""
 
 
 Steps = Generator[Request | GenerationSummary, Evaluation | None, Outcome]
@@ -129,6 +133,7 @@ class Course:
         return (
             last * self._search.population * config.bucket_size
             + (validations + begun + finalists + 2) * held_out
+            + judged_images(config)
         )
 
     def best(self) -> Best | None:
@@ -143,7 +148,7 @@ class Course:
                 vector=self._means[generation],
                 reward=self._validation[generation],
                 plain=self._validation[0],
-                gain=bootstrap_interval(gains, self._config.seed),
+                gain=chosen_interval(gains, self._considered(), self._config.seed),
             )
         return self._best
 
@@ -168,24 +173,31 @@ class Course:
 
     def _finish(self, last: int) -> Generator[Request, Evaluation | None, Outcome]:
         """Pick among the finalists of a search of `last` generations and measure the gain."""
-        config, seed = self._config, self._config.seed
+        config = self._config
         generations = finalist_generations(self._validation, last)
         vectors = np.stack([self._means[generation] for generation in generations])
         ranking = yield from self._race(vectors, last)
-        pick = ranking.pick
+        pick, role = ranking.pick, "confirmation"
+        kept_anyway = pick == 0 and config.keep_anyway
+        if kept_anyway:
+            pick, role = 1 + int(ranking.scores[1:].argmax()), "confirmation anyway"
 
         bucket = config.confirmation_samples(last)
         compared = vectors[[0, pick] if pick else [0]]
-        confirmation = yield from _ask(Request("confirmation", last, compared, bucket))
+        confirmation = yield from _ask(Request(role, last, compared, bucket))
         before = prompt_means(confirmation.rewards[0], bucket)
         after = prompt_means(confirmation.rewards[-1], bucket)
+        judgements = []
+        for judge in judges(config, last) if pick else ():
+            request = Request(judge.role, last, confirmation.vectors, judge.bucket, judge.name)
+            judgements.append(judgement(judge, (yield from _ask(request))))
         return Outcome(
             vector=confirmation.vectors[-1],
             generation=generations[pick],
             generations=last,
-            before=bootstrap_interval(before, seed),
-            after=bootstrap_interval(after, seed),
-            gain=bootstrap_interval(after - before, seed),
+            before=mean_interval(before),
+            after=mean_interval(after),
+            gain=chosen_interval(after - before, self._considered(), config.seed),
             finalists=tuple(
                 Finalist(generation, vector, self._validation[generation], float(score))
                 for generation, vector, score in zip(
@@ -193,7 +205,14 @@ class Course:
                 )
             ),
             history=tuple(self._history),
+            judgements=tuple(judgements),
+            kept_anyway=kept_anyway,
         )
+
+    def _considered(self) -> Floats:
+        """Gains [C, P] over the plain model, as validated, of all means that one is chosen from."""
+        plain = self._prompt_means[0]
+        return np.stack([self._prompt_means[g] - plain for g in self._validation])
 
     def _race(self, vectors: Floats, last: int) -> Generator[Request, Evaluation | None, Ranking]:
         """Compare the finalists [F, N] on samples that no choice has seen."""

@@ -62,6 +62,10 @@ class Evaluator(Protocol):
         """
         ...
 
+    def judge(self, batch: Batch, vectors: Floats, bucket: Sequence[Sample], judge: str) -> Floats:
+        """As `run`, but the values of one of the run's judges (`judging.py`)."""
+        ...
+
     def images(self, vectors: Floats, bucket: Sequence[Sample]) -> NDArray[np.uint8]:
         """Pictures [K, len(bucket), H, W, 3] for previews and grids."""
         ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .evaluation import Floats
+from .judging import DIVERSITY, Judgement
 from .selection import Finalist, Interval
 
 
@@ -29,7 +30,8 @@ class GenerationSummary:
 class Best:
     """The mean that validation liked best so far; generations are named as in `Outcome`.
 
-    A promise, not a result: it was chosen on the samples that `gain` is measured on.
+    A promise, not a result: it was chosen on the samples that `gain` is measured on, for which
+    the interval makes allowance and the mean does not.
     """
 
     generation: int
@@ -47,8 +49,9 @@ class Outcome:
     """What a run recommends: `vector`, the search's mean after `generation`.
 
     Generation 0 is the identity: the search found nothing better. START is the preset that it began
-    at, where that was the best. `before`, `after` and the
-    paired `gain` are mean rewards on confirmation samples, with intervals over prompts.
+    at, where that was the best. `before`, `after` and the paired `gain` are mean rewards on
+    confirmation samples, with intervals over prompts; the gain's makes allowance for `vector`
+    having been chosen on the same prompts.
     """
 
     vector: Floats
@@ -60,3 +63,12 @@ class Outcome:
     finalists: tuple[Finalist, ...]
     history: tuple[GenerationSummary, ...]
     """Every generation, those of earlier sessions included."""
+    judgements: tuple[Judgement, ...] = ()
+    """Of other rewards, and of diversity; none where the plain model is recommended."""
+    kept_anyway: bool = False
+    """Whether the plain model was better, and `vector` is the best of what was found."""
+
+    @property
+    def diversity(self) -> Judgement | None:
+        """How far the images of one prompt lie apart, where it was measured."""
+        return next((found for found in self.judgements if found.name == DIVERSITY), None)

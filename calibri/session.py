@@ -124,7 +124,8 @@ class Session:
 
     @property
     def phase(self) -> str:
-        """What runs: "validation", "generation", "selection" or "confirmation"; or "done"."""
+        """What runs: "validation", "generation", "selection", "confirmation" or "judging"; or
+        "done"."""
         return self._phase
 
     def _begin(self) -> None:
@@ -220,12 +221,15 @@ class Session:
 
     def _rewarded(self, evaluation: Evaluation) -> tuple[Batch, Floats, float]:
         """The next batch with its rewards and seconds, halved until it fits in memory."""
-        vectors, bucket = evaluation.vectors, evaluation.bucket
+        vectors, bucket, judge = evaluation.vectors, evaluation.bucket, self._request.judge
         while True:
             batch = self._pending[0]
             started = time.monotonic()
             try:
-                values = self.evaluator.run(batch, vectors, bucket)
+                if judge:
+                    values = self.evaluator.judge(batch, vectors, bucket, judge)
+                else:
+                    values = self.evaluator.run(batch, vectors, bucket)
                 break
             except BatchTooLargeError:
                 if len(batch) == 1:
@@ -235,7 +239,7 @@ class Session:
                 self._journal.replace_plan(evaluation, self._pending, too_large=len(batch))
                 self._too_large = self._journal.too_large()
         texts = [self._config.all_prompts[bucket[position].prompt] for _, position in batch]
-        rewards = check_rewards(values, batch, self._config.reward, texts)
+        rewards = check_rewards(values, batch, judge or self._config.reward, texts)
         return batch, rewards, time.monotonic() - started
 
     def _tell(self) -> None:

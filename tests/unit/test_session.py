@@ -11,7 +11,7 @@ import pytest
 
 from comfyui_calibri.calibri import session as session_module
 from comfyui_calibri.calibri.journal import Journal
-from comfyui_calibri.calibri.selection import bootstrap_interval, prompt_means
+from comfyui_calibri.calibri.selection import chosen_interval, prompt_means
 from comfyui_calibri.calibri.yielding import YieldedError
 
 from .exact_run import SPACE, ExactEvaluator, Interrupted, rows, run, same
@@ -168,10 +168,10 @@ def test_the_best_is_the_best_validated_mean(journal):
     best = session.best()
     assert best.generation == max(rewards, key=rewards.get) > 0
     assert (best.reward, best.plain) == (rewards[best.generation], rewards[0])
-    per_prompt = [
-        prompt_means(validated[g].rewards[0], validated[g].bucket) for g in (best.generation, 0)
-    ]
-    assert best.gain == bootstrap_interval(per_prompt[0] - per_prompt[1], FIVE.seed)
+    per_prompt = {g: prompt_means(e.rewards[0], e.bucket) for g, e in validated.items()}
+    gains = {g: means - per_prompt[0] for g, means in per_prompt.items()}
+    considered = np.stack(list(gains.values()))
+    assert best.gain == chosen_interval(gains[best.generation], considered, FIVE.seed)
     assert (best.vector == validated[best.generation].vectors[0]).all()
 
 
