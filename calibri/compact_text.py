@@ -65,15 +65,13 @@ def fitting(parts: tuple[str, ...], names: Iterable[str], text: str) -> list[str
     found = [name for name in names if _fits(parts, name)]
     if not found:
         near = ", ".join(_nearest(".".join(parts), names))
-        raise CompactTextError(
-            f"The rule {text!r} fits no coefficient: the nearest names are {near}."
-        )
+        raise CompactTextError(f"{text!r} fits no coefficient: the nearest names are {near}.")
     for place, part in enumerate(parts):
         if span := _RANGE.fullmatch(part):
             last = max(int(found_at) for name in names if (found_at := _number(name, parts, place)))
             if int(span[2]) > last:
                 raise CompactTextError(
-                    f"The rule {text!r} goes to block {span[2]}, and the last one there is {last}: "
+                    f"{text!r} goes to block {span[2]}, and the last one there is {last}: "
                     "end its range there."
                 )
     return found
@@ -137,12 +135,12 @@ def _pattern(written: str, rule: str) -> tuple[str, ...]:
         if not _PART.fullmatch(part):
             what = f"the part {part!r}" if part else "an empty part"
             raise CompactTextError(
-                f"The rule {rule!r} has {what} in its name: write words, numbers, ranges such as "
+                f"{rule!r} has {what} in its name: write words, numbers, ranges such as "
                 "0-3, or *, with dots between them."
             )
         if (span := _RANGE.fullmatch(part)) and int(span[1]) > int(span[2]):
             raise CompactTextError(
-                f"The rule {rule!r} has a range that runs backwards: write {span[2]}-{span[1]}."
+                f"{rule!r} has a range that runs backwards: write {span[2]}-{span[1]}."
             )
     return parts
 

@@ -81,6 +81,9 @@ def prepare(
         prompts, held_out = split.training, split.held_out
     space = _space(model, granularity, members, cfg if guided_members else None, start_from)
     settings = SamplerSettings(sampler, scheduler, steps, cfg, guidance, width, height, negative)
+    sampling = sampling_record(model, clip, vae, reward, settings)
+    if preview_vae is not None:
+        sampling["preview_vae"] = identity.identity(preview_vae.patcher)
     config = RunConfig(
         prompts=prompts,
         validation_prompts=held_out,
@@ -90,17 +93,7 @@ def prepare(
         profile=profile,
         bucket_size=bucket_size,
         validate_every=validate_every,
-        sampling={
-            **asdict(settings),
-            # Nodes such as ModelSamplingFlux change the schedule.
-            "sigmas": comfy.samplers.calculate_sigmas(
-                model.get_model_object("model_sampling"), scheduler, steps
-            ).tolist(),
-            "model": identity.identity(model),
-            "text_encoder": identity.identity(clip.patcher),
-            "vae": identity.identity(vae.patcher),
-            **_told_of(preview_vae, reward),
-        },
+        sampling=sampling,
     )
     preview = None if preview_vae is None else Preview(preview_vae, vae, len(prompts))
     evaluator = ComfyEvaluator(
@@ -109,12 +102,22 @@ def prepare(
     return Prepared(model, config, space, evaluator)
 
 
-def _told_of(preview_vae: VAE | None, reward: Reward) -> dict[str, Any]:
-    """What not every run has; nothing where it is not there."""
-    told = {"reward_weights": weights_of(reward)} if weights_of(reward) else {}
-    if preview_vae is not None:
-        told["preview_vae"] = identity.identity(preview_vae.patcher)
-    return told
+def sampling_record(
+    model: ModelPatcher, clip: CLIP, vae: VAE, reward: Reward, settings: SamplerSettings
+) -> dict[str, Any]:
+    """How a run's images are made and scored, as JSON values that tell it from other runs."""
+    record = {
+        **asdict(settings),
+        # Nodes such as ModelSamplingFlux change the schedule.
+        "sigmas": comfy.samplers.calculate_sigmas(
+            model.get_model_object("model_sampling"), settings.scheduler, settings.steps
+        ).tolist(),
+        "model": identity.identity(model),
+        "text_encoder": identity.identity(clip.patcher),
+        "vae": identity.identity(vae.patcher),
+    }
+    weights = weights_of(reward)  # not every reward has a file of weights
+    return {**record, "reward_weights": weights} if weights else record
 
 
 def _space(

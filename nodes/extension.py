@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from . import folders
+from .analyze import CalibriAnalyzeBlocks
 from .apply import CalibriApply
 from .background import job
 from .background.node import CalibriCalibrateBackground
@@ -33,6 +34,7 @@ class CalibriExtension(ComfyExtension):
         folders.register()
         job.start()
         return [
+            CalibriAnalyzeBlocks,
             CalibriApply,
             CalibriBlendPresets,
             CalibriCalibrate,
