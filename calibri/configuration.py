@@ -18,7 +18,7 @@ from .journal import Journal, JournalError
 if TYPE_CHECKING:
     from .ensemble_space import EnsembleSpace
 
-_BUDGET = ("generations", "max_seconds")
+_BUDGET = ("generations", "max_seconds", "stop_early")
 # What is done with what the search found, and does not make it another run.
 _ENDING = ("judges", "keep_anyway")
 _LIBRARIES = ("numpy", "cma", "torch")
@@ -35,7 +35,7 @@ class RunConfig:
     `judges` and `keep_anyway` may change too: they concern what is done with what was found. The
     budget is `generations` and `max_seconds`, the seconds that the search's batches took,
     without the final selection; the search ends with the generation in which the first of them is
-    reached.
+    reached. With `stop_early` it may end before (`stopping.py`).
     """
 
     prompts: tuple[str, ...]
@@ -48,12 +48,15 @@ class RunConfig:
     seed: int = 0
     profile: str = "default"
     bucket_size: int = 16
-    """Images per candidate and generation."""
+    """Images per candidate and generation; 0 to have them chosen from the noise (`pilot.py`), or
+    the paper's 16 with its profile."""
     validate_every: int = 10
     """Generations."""
     images_per_prompt: int = 1
     """Of each held-out prompt, in every validation, the selection and the confirmation."""
     max_seconds: float | None = None
+    stop_early: bool = False
+    """Whether to end the search once its validations promise little more."""
     sampling: Mapping[str, Any] = field(default_factory=dict)
     """JSON values that say how images are made: model, sampler, steps, cfg, size ..."""
     judges: Mapping[str, str] = field(default_factory=dict)
@@ -62,7 +65,11 @@ class RunConfig:
     """Whether to recommend the best of what was found even where the plain model was better."""
 
     def __post_init__(self) -> None:
-        for name in ("generations", "bucket_size", "validate_every", "images_per_prompt"):
+        if self.bucket_size < 0:
+            raise RunConfigError(
+                f"bucket_size is {self.bucket_size}: give at least 1, or 0 to have it chosen."
+            )
+        for name in ("generations", "validate_every", "images_per_prompt"):
             if getattr(self, name) < 1:
                 raise RunConfigError(f"{name} is {getattr(self, name)}: give at least 1.")
         if not self.prompts:

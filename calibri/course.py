@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .buckets import Buckets
 from .configuration import RunConfig
 from .evaluation import Floats, Sample, training_bucket
 from .journal import Evaluation
 from .judging import judged_images, judgement, judges
 from .outcome import Best, GenerationSummary, Outcome
+from .pilot import PILOT_BUCKET, Pilot, expected_gain
 from .racing import Drawn, Ranking, race
 from .search import Search, create_search
 from .selection import (
@@ -33,6 +35,7 @@ from .selection import (
     mean_interval,
     prompt_means,
 )
+from .stopping import Prospect, prospect
 
 if TYPE_CHECKING:
     from .ensemble_space import EnsembleSpace
@@ -57,20 +60,33 @@ Steps = Generator[Request | GenerationSummary, Evaluation | None, Outcome]
 class Course:
     """One run's course. `begun(generation)` says whether the journal has begun that generation.
 
-    `concluded` may be set at any time: no generation is begun after that but the first.
+    `concluded` may be set at any time: no generation is begun after that but the first. A course
+    that is not to `stop_early` goes on to its budget whatever its configuration says.
     """
 
     def __init__(
-        self, config: RunConfig, space: EnsembleSpace, begun: Callable[[int], bool]
+        self,
+        config: RunConfig,
+        space: EnsembleSpace,
+        begun: Callable[[int], bool],
+        stop_early: bool = True,
     ) -> None:
         self._config = config
         self._space = space
         self._begun = begun
+        self._stop_early = config.stop_early and stop_early
         self.concluded = False
+        self.pilot: Pilot | None = None
+        """What the run is expected to cost and to gain, once its first generations are over."""
+        self.stopped: Prospect | None = None
+        """Why the search ended before its budget, where it did."""
         self.generation = 0
         """The one that runs, or that the search ended with."""
         self.search_ended = False
         self._seconds = 0.0
+        # The paper's profile has its bucket too.
+        published = PILOT_BUCKET if config.profile == "paper" else 0
+        self._buckets = Buckets(config.bucket_size or published)
         self._means: dict[int, Floats] = {0: space.identity}
         if space.warm:
             self._means[START] = space.start
@@ -89,14 +105,15 @@ class Course:
         while self._goes_on(self.generation):
             self.generation += 1
             generation = self.generation
-            bucket = training_bucket(
-                config.seed, generation, len(config.prompts), config.bucket_size
-            )
+            size, drawn = self._buckets.size, self._buckets.drawn
+            bucket = training_bucket(config.seed, generation, len(config.prompts), size, drawn)
             evaluated = yield Request("generation", generation, search.ask(), bucket)
             if evaluated is None:
                 self.generation -= 1
                 break
             self._seconds += evaluated.seconds
+            if self._buckets.add(evaluated.rewards):
+                self.pilot = self._pilot(evaluated)
             rewards = evaluated.rewards.mean(axis=1)
             sigma = search.sigma
             search.tell(rewards)
@@ -114,9 +131,12 @@ class Course:
                 vector=self._means[generation],
                 validation=self._validation.get(generation),
                 seconds=evaluated.seconds,
+                pilot=self.pilot,
             )
             self._history.append(summary)
             yield summary
+            if self._is_over(generation):
+                break
         self.search_ended = True
         if self.generation not in self._validation:
             yield from self._validate(self.generation)
@@ -131,10 +151,43 @@ class Course:
         begun = 1 if self._space.warm else 0
         finalists = 2 + begun + min(VALIDATED_FINALISTS, max(validations - 2, 0))
         return (
-            last * self._search.population * config.bucket_size
+            self._search.population * self._buckets.samples(last)
             + (validations + begun + finalists + 2) * held_out
             + judged_images(config)
         )
+
+    def _pilot(self, latest: Evaluation) -> Pilot | None:
+        """What the pilot says, of which `latest` was the last generation."""
+        config, buckets = self._config, self._buckets
+        if buckets.spread is None:
+            return None
+        images = self.images()
+        low, high = expected_gain(
+            buckets.spread,
+            buckets.size,
+            config.generations,
+            self._search.population,
+            len(self._space.names),
+            config.profile,
+        )
+        # Before the first generation models are loaded, so the pace is the latest one's.
+        seconds = images * latest.seconds / latest.rewards.size
+        return Pilot(buckets.size, config.generations, images, seconds, low, high)
+
+    def _is_over(self, generation: int) -> bool:
+        """Whether the validations promise so little that the search ends before its budget."""
+        if not self._stop_early or generation not in self._validation:
+            return False
+        if self._begun(generation + 1):
+            return False
+        # A warm start's curve begins at its preset.
+        begun = self._prompt_means.get(START, self._prompt_means[0])
+        found = {g: means for g, means in self._prompt_means.items() if g > 0}
+        expected = prospect({0: begun, **found}, self._config.generations)
+        if expected is None or not expected.is_over:
+            return False
+        self.stopped = expected
+        return True
 
     def best(self) -> Best | None:
         """The best validated mean so far, None before the first validation is whole."""
@@ -207,6 +260,8 @@ class Course:
             history=tuple(self._history),
             judgements=tuple(judgements),
             kept_anyway=kept_anyway,
+            pilot=self.pilot,
+            stopped=self.stopped,
         )
 
     def _considered(self) -> Floats:

@@ -87,12 +87,15 @@ def samples(seed: int, role: str, generation: int, prompts: Iterable[int]) -> tu
     return tuple(made)
 
 
-def training_bucket(seed: int, generation: int, prompts: int, size: int) -> tuple[Sample, ...]:
+def training_bucket(
+    seed: int, generation: int, prompts: int, size: int, start: int | None = None
+) -> tuple[Sample, ...]:
     """The bucket of one generation: `size` of `prompts` prompts, `generation` counted from 1.
 
     Buckets walk through shuffled passes over the prompts, so each prompt is used equally often.
+    `start` counts the samples of all buckets before; without it they had the same size.
     """
-    start = (generation - 1) * size
+    start = (generation - 1) * size if start is None else start
     chosen: list[int] = []
     for turn in range(start // prompts, (start + size - 1) // prompts + 1):
         order = _order(seed, turn, prompts)

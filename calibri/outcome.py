@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from .evaluation import Floats
 from .judging import DIVERSITY, Judgement
+from .pilot import Pilot
 from .selection import Finalist, Interval
+from .stopping import Prospect
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class GenerationSummary:
     validation: float | None
     """Mean validation reward of `vector`, where this generation was validated."""
     seconds: float
+    pilot: Pilot | None = None
+    """From the last generation of the pilot on."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,10 @@ class Outcome:
     """Of other rewards, and of diversity; none where the plain model is recommended."""
     kept_anyway: bool = False
     """Whether the plain model was better, and `vector` is the best of what was found."""
+    pilot: Pilot | None = None
+    """What the run was expected to cost and to gain, where it came so far."""
+    stopped: Prospect | None = None
+    """Why the search ended before its budget, where it did."""
 
     @property
     def diversity(self) -> Judgement | None:

@@ -9,13 +9,13 @@ same journal, in another process or after a crash, goes on at the same place.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from .batches import limited, plan_batches
+from .budget import CONCLUDED, STOPPED_EARLY, WENT_ON, is_concluded, wants_more
 from .configuration import RunConfig, check_same_run, library_versions
 from .course import Course, Request, Steps
 from .evaluation import Batch, BatchTooLargeError, Evaluator, Floats, check_rewards
@@ -26,9 +26,7 @@ from .yielding import YieldedError
 
 if TYPE_CHECKING:
     from .ensemble_space import EnsembleSpace
-
-# Events that say whether the search is to end with the generation it is in.
-CONCLUDED, WENT_ON = "concluded", "went on"
+    from .pilot import Pilot
 
 
 class Session:
@@ -123,6 +121,11 @@ class Session:
         return max(self._course.images(), self._images)
 
     @property
+    def pilot(self) -> Pilot | None:
+        """What the run is expected to cost and to gain, once its first generations are over."""
+        return self._course.pilot
+
+    @property
     def phase(self) -> str:
         """What runs: "validation", "generation", "selection", "confirmation" or "judging"; or
         "done"."""
@@ -135,27 +138,16 @@ class Session:
         self._ran = False  # whether a batch ran since the last summary
         self._summary: GenerationSummary | None = None
         self._end_told = False
+        events = self._journal.events()
         self._course = Course(
             self._config,
             self._space,
             lambda generation: self._journal.has_evaluation("generation", generation),
+            stop_early=not wants_more(events, self._config),
         )
-        self._course.concluded = self._was_concluded()
+        self._course.concluded = is_concluded(events, self._config)
         self._steps: Steps = self._course.steps()
         self._step(None)
-
-    def _was_concluded(self) -> bool:
-        """Whether the journal's run is, and was not given a larger budget since."""
-        last = None
-        for event in self._journal.events():
-            if event.kind in (CONCLUDED, WENT_ON):
-                last = event
-        if last is None or last.kind == WENT_ON:
-            return False
-        seconds = last.detail["max_seconds"]
-        allowed = math.inf if seconds is None else seconds
-        now = math.inf if self._config.max_seconds is None else self._config.max_seconds
-        return self._config.generations <= last.detail["generations"] and now <= allowed
 
     def _step(self, answer: Evaluation | None) -> None:
         """Answer the course, then all that the journal can answer, up to what is to be done."""
@@ -164,6 +156,8 @@ class Session:
                 wanted = self._steps.send(answer)
             except StopIteration as end:
                 self.outcome, self._phase = end.value, "done"
+                if self._course.stopped is not None:
+                    self._add_event(STOPPED_EARLY)
                 self._add_event("finished")
                 return
             answer = None
