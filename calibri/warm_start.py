@@ -4,7 +4,8 @@ Calibrate one member first, which has N coefficients to find; then give it a com
 both. The start is the preset's own model: each new member is a copy of the one with the greatest
 weight and takes an equal share of it. Copies with a share have a gradient from the first
 generation, which a new member of weight 0 has not: on the toy of tests/unit/test_ensemble_search.py
-960 evaluations left 0.7 of the gap that they left to a new member without a share.
+960 evaluations left 0.7 of the gap that they left to a new member without a share. A preset of a
+sibling model starts a search too (`siblings.py`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from .coefficients import CoefficientSpace, Vector
 from .ensemble_space import EnsembleSpaceError
 from .preset_metadata import MAX_WEIGHT, Guidance, Preset
 from .presets import check_preset
+from .siblings import carry_over, is_sibling
 
 
 def warm_start(
@@ -22,10 +24,11 @@ def warm_start(
 ) -> Vector:
     """The preset's model as a vector [D] of `ensemble_space(space, members, guidance)`.
 
-    A preset of a coarser granularity starts a finer search too. Under guidance a preset of one
-    member starts both, so that the search begins at that preset with plain CFG. Raises
-    EnsembleSpaceError with the mend for a preset that the members asked for cannot express, and
-    PresetError for one of another model.
+    A preset of a coarser granularity starts a finer search too, and one of a model with other
+    numbers of blocks a search on this one. Under guidance a preset of one member starts both, so
+    that the search begins at that preset with plain CFG. Raises EnsembleSpaceError with the mend
+    for a preset that the members asked for cannot express, and PresetError for one of another
+    family.
     """
     _check(preset, members, guidance)
     rows = _coefficients(preset, space)  # [M', N]
@@ -75,6 +78,8 @@ def _check(preset: Preset, members: int, guidance: Guidance | None) -> None:
 
 def _coefficients(preset: Preset, space: CoefficientSpace) -> Vector:
     """The members' vectors [M', N] in `space`, from a granularity that it can express."""
+    if is_sibling(preset, space):
+        return carry_over(preset, space).rows
     found, vectors = check_preset(preset, space.backbone)
     gains = found.expand(vectors)
     first_tap = [space.tap_index.index(i) for i in range(len(space.names))]
