@@ -62,7 +62,7 @@ def diversity_of_small(images: NDArray[np.float32]) -> Floats:
     if images.shape[1] < 2:
         raise ValueError("Diversity compares the images of one prompt and needs two seeds.")
     pairs = list(combinations(range(images.shape[1]), 2))
-    wide = images.astype(np.float64)
+    wide = np.ascontiguousarray(images, dtype=np.float64)  # sums depend on the order in memory
     apart = [np.sqrt(np.mean((wide[:, a] - wide[:, b]) ** 2, axis=(1, 2, 3))) for a, b in pairs]
     return np.asarray(np.mean(apart, axis=0), dtype=np.float64)
 
