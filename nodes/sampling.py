@@ -8,7 +8,7 @@ says whose noise is whose, `patching.py` how a row gets its coefficients.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,10 +17,12 @@ import comfy.samplers
 import numpy as np
 import torch
 
+from ..calibri.diversity import diversity_of_small, small_images
 from ..calibri.evaluation import Batch, BatchTooLargeError, Floats, Sample
+from ..calibri.judging import DIVERSITY, twin
 from ..rewards.batch import accepts_latents
-from .conditioning import Conditioning, encode, signature, stack
 from .decoding import Preview, decode
+from .encoded_prompts import EncodedPrompts
 from .gain_layer import GainLayer
 from .latents import empty_latent
 from .noise import check_sampler, initial_noise, row_sampler
@@ -59,8 +61,8 @@ class ComfyEvaluator:
     Prompts are encoded once, when the first batches are planned; `Sample.prompt` indexes `prompts`.
     `watch(done, steps)` hears of each step of a batch, as (0, steps) of each prompt encoded and
     each batch of `images`, and as (steps, steps) of decoding and scoring before they begin; what it
-    raises ends the batch. `preview` decodes the search's own images
-    in the VAE's place; a reward that accepts latents gets them undecoded.
+    raises ends the batch. `preview` decodes the search's own images in the VAE's place; a reward
+    that accepts latents gets them undecoded. `judges` are other rewards by their names.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class ComfyEvaluator:
         prompts: Sequence[str],
         watch: Callable[[int, int], None] | None = None,
         preview: Preview | None = None,
+        judges: Mapping[str, Reward] | None = None,
     ) -> None:
         check_sampler(settings.sampler)
         self._latent = empty_latent(model, vae, settings.width, settings.height)
@@ -91,20 +94,17 @@ class ComfyEvaluator:
             settings.scheduler,
             model_options=self._model.model_options,
         ).sigmas
-        self._clip: CLIP | None = clip  # until all is encoded
+        self._encoded = EncodedPrompts(
+            clip, self.prompts, settings.negative, settings.guidance, self._device
+        )
         self._watch = watch
         self.preview = preview
-        self._conditionings: list[Conditioning] = []
-        self._signatures: list[object] = []
-        self._negative: Conditioning | None = None
-        self._stacked: tuple[tuple[int, ...], Conditioning] | None = None
+        self._judges = dict(judges or {})
         self._max_rows = 0  # known when first asked
 
     def take_over(self, other: ComfyEvaluator) -> None:
         """Go on with what `other` has encoded, for the same prompts with the same text encoder."""
-        if other._clip is None:
-            self._conditionings, self._signatures = other._conditionings, other._signatures
-            self._negative, self._clip = other._negative, None
+        self._encoded.take_over(other._encoded)
 
     def plan(self, candidates: int, bucket: Sequence[Sample]) -> list[Batch]:
         """Batches of equal conditioning shapes, as many rows as memory allows.
@@ -116,7 +116,7 @@ class ComfyEvaluator:
             self._max_rows = self._rows_that_fit()
         alike: dict[object, list[int]] = {}
         for position, sample in enumerate(bucket):
-            alike.setdefault(self._signatures[sample.prompt], []).append(position)
+            alike.setdefault(self._encoded.signature(sample.prompt), []).append(position)
         batches: list[Batch] = []
         for positions in alike.values():
             pairs = [(candidate, p) for p in positions for candidate in range(candidates)]
@@ -129,26 +129,38 @@ class ComfyEvaluator:
     def run(self, batch: Batch, vectors: Floats, bucket: Sequence[Sample]) -> Floats:
         """Rewards [len(batch)]; BatchTooLargeError where memory runs out and halves may fit."""
         numbers = [bucket[position].prompt for _, position in batch]
-        prompts, preview = [self.prompts[number] for number in numbers], self.preview
-        steps = self._settings.steps
-
-        def rewards(seen: torch.Tensor) -> Floats:
-            self._look_up(steps, steps)
-            scores = self._within_memory(len(batch), lambda: self._reward.score(seen, prompts))
-            return torch.as_tensor(scores).detach().cpu().double().numpy()
-
-        def decoded(vae: VAE) -> torch.Tensor:
-            return self._within_memory(len(batch), lambda: self._decode(vae, latents))
-
-        latents = self._within_memory(len(batch), lambda: self._sample(batch, vectors, bucket))
-        if accepts_latents(self._reward):
-            return rewards(latents)
+        preview, latents = self.preview, self._latents(batch, vectors, bucket)
         if preview is None or not preview.stands_in(numbers):
-            return rewards(decoded(self._vae))
-        found = rewards(decoded(preview.vae))
-        if preview.agreement is None:
-            preview.compare(found, rewards(decoded(self._vae)), batch)
+            return self._scored(self._reward, numbers, latents, self._vae)
+        found = self._scored(self._reward, numbers, latents, preview.vae)
+        if preview.agreement is None and not accepts_latents(self._reward):
+            preview.compare(found, self._scored(self._reward, numbers, latents, self._vae), batch)
         return found
+
+    def judge(self, batch: Batch, vectors: Floats, bucket: Sequence[Sample], judge: str) -> Floats:
+        """As `run`, by another reward, or how far the images lie from their twins."""
+        numbers = [bucket[position].prompt for _, position in batch]
+        if judge != DIVERSITY:
+            latents = self._latents(batch, vectors, bucket)
+            return self._scored(self._judges[judge], numbers, latents, self._vae)
+        pairs = [self._draw(batch, vectors, b) for b in (bucket, [twin(s) for s in bucket])]
+        small = [small_images(_as_bytes(images)) for images in pairs]
+        return diversity_of_small(np.stack(small, axis=1))
+
+    def _latents(self, batch: Batch, vectors: Floats, bucket: Sequence[Sample]) -> torch.Tensor:
+        return self._within_memory(len(batch), lambda: self._sample(batch, vectors, bucket))
+
+    def _scored(
+        self, reward: Reward, numbers: Sequence[int], latents: torch.Tensor, vae: VAE
+    ) -> Floats:
+        """Scores of what was sampled, decoded by `vae` where the reward sees pictures."""
+        seen = latents
+        if not accepts_latents(reward):
+            seen = self._within_memory(len(latents), lambda: self._decode(vae, latents))
+        prompts = [self.prompts[number] for number in numbers]
+        self._look_up(self._settings.steps, self._settings.steps)
+        scores = self._within_memory(len(latents), lambda: reward.score(seen, prompts))
+        return torch.as_tensor(scores).detach().cpu().double().numpy()
 
     def images(self, vectors: Floats, bucket: Sequence[Sample]) -> np.ndarray:
         """Pictures [K, len(bucket), H, W, 3], uint8."""
@@ -163,8 +175,7 @@ class ComfyEvaluator:
                 half = len(batch) // 2
                 pending += [batch[half:], batch[:half]]
                 continue
-            bytes_ = (drawn * 255.0).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
-            for (candidate, position), picture in zip(batch, bytes_, strict=True):
+            for (candidate, position), picture in zip(batch, _as_bytes(drawn), strict=True):
                 pictures[candidate][position] = picture
         return np.asarray(pictures, dtype=np.uint8)
 
@@ -205,7 +216,8 @@ class ComfyEvaluator:
         noise = initial_noise(self._latent.shape[1:], seeds)
         like = noise.to(self._device)
         guider = comfy.samplers.CFGGuider(self._model)
-        guider.set_conds(self._positive([sample.prompt for sample in drawn]), self._negative)
+        positive = self._encoded.positive([sample.prompt for sample in drawn])
+        guider.set_conds(positive, self._encoded.negative)
         guider.set_cfg(self._settings.cfg)
         return guider.sample(
             noise,
@@ -218,19 +230,7 @@ class ComfyEvaluator:
         )
 
     def _encode_prompts(self) -> None:
-        """Encode what is not encoded yet: where that was stopped, it goes on."""
-        if self._clip is None:
-            return
-        guidance = self._settings.guidance
-        while len(self._conditionings) < len(self.prompts):
-            self._look_up(0, self._settings.steps)
-            text = self.prompts[len(self._conditionings)]
-            conditioning = encode(self._clip, text, guidance)
-            self._signatures.append(signature(conditioning))
-            self._conditionings.append(conditioning)
-        negative = encode(self._clip, self._settings.negative, guidance)
-        self._negative = stack([negative], self._device)
-        self._clip = None
+        self._encoded.encode(lambda: self._look_up(0, self._settings.steps))
 
     def _on_step(self, step: int, x0: object, x: object, total_steps: int) -> None:
         self._look_up(step + 1, total_steps)
@@ -240,14 +240,6 @@ class ComfyEvaluator:
         comfy.model_management.throw_exception_if_processing_interrupted()
         if self._watch is not None:
             self._watch(done, steps)
-
-    def _positive(self, prompts: list[int]) -> Conditioning:
-        """The prompts' conditionings, row by row; the next batch often asks for the same."""
-        key = tuple(prompts)
-        if self._stacked is None or self._stacked[0] != key:
-            rows = [self._conditionings[prompt] for prompt in prompts]
-            self._stacked = (key, stack(rows, self._device))
-        return self._stacked[1]
 
     def _rows_that_fit(self) -> int:
         """How many images ComfyUI's own estimate lets run at once beside the model alone."""
@@ -267,6 +259,10 @@ class ComfyEvaluator:
                 break
             rows //= 2
         return rows
+
+
+def _as_bytes(images: torch.Tensor) -> np.ndarray:
+    return (images * 255.0).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
 
 
 def _tensors(space: EnsembleSpace, vectors: Floats) -> tuple[torch.Tensor, torch.Tensor | None]:
