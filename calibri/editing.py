@@ -85,6 +85,8 @@ def edit_preset(preset: Preset, rules: Sequence[Rule]) -> Preset:
         title=_short(f"{preset.title or 'preset'}, edited"),
         origin=_short(f"{_called(preset)} by {written}"),
         rewards=(),
+        diversity=None,
+        prompts=None,
     )
 
 
@@ -148,6 +150,8 @@ def blend_presets(presets: Sequence[Preset], weights: Sequence[float]) -> Preset
         origin=_short(f"a blend, {title}"),
         sampling=shared,
         rewards=(),
+        diversity=None,
+        prompts=None,
     )
 
 
@@ -178,6 +182,8 @@ def convert_preset(preset: Preset, backbone: Backbone, granularity: str) -> Conv
             title=_short(f"{preset.title or 'preset'}, by {granularity}"),
             origin=_short(f"{_called(preset)}, from {preset.granularity} to {granularity}"),
             rewards=(),
+            diversity=None,
+            prompts=None,
         )
     branch = "" if exact else backbone.taps[worst].name
     return Conversion(converted, float(differences[worst]), branch)

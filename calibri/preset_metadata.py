@@ -6,9 +6,10 @@ length, and no other field may be. `presets.py` does the file.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from collections.abc import Collection, Mapping, Sized
+from collections.abc import Collection, Mapping, Sequence, Sized
 from dataclasses import asdict, dataclass, field
 from typing import Any, NoReturn, TypeVar
 
@@ -42,10 +43,34 @@ class RewardChange:
     name: str
     before: float
     after: float
-    low: float  # 95 % interval of after − before, paired bootstrap
+    low: float  # 95 % interval of after − before, paired over prompts
     high: float
     samples: int
     searched: bool  # whether the search raised this reward; False for a judge it never saw
+
+    @property
+    def rose(self) -> bool:
+        """Whether it is higher than the plain model's beyond chance."""
+        return self.low > 0
+
+    @property
+    def fell(self) -> bool:
+        """Whether it is lower than the plain model's beyond chance."""
+        return self.high < 0
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The prompts that a preset was measured on; whose they are stays with who made it."""
+
+    count: int
+    digest: str  # of their texts, to tell whether two presets were measured on the same ones
+
+
+def held_out(prompts: Sequence[str]) -> HeldOut:
+    """What a preset says of these prompts."""
+    text = json.dumps(list(prompts), ensure_ascii=False)
+    return HeldOut(len(prompts), hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
 @dataclass(frozen=True)
@@ -84,7 +109,10 @@ class Preset:
     created: str = ""  # ISO 8601
     origin: str = ""  # of a preset that was made from another file: which, for people
     sampling: Mapping[str, Scalar] = field(default_factory=dict)  # sampler, steps, cfg …
-    rewards: tuple[RewardChange, ...] = ()
+    rewards: tuple[RewardChange, ...] = ()  # the searched one, and those that judged it
+    # How far two images of one prompt lie apart (`diversity.py`), as if it were a reward.
+    diversity: RewardChange | None = None
+    prompts: HeldOut | None = None  # what `rewards` were measured on
 
     @property
     def is_ensemble(self) -> bool:
@@ -93,7 +121,7 @@ class Preset:
 
 
 # A file without these fields is whole: they came later, and are written where they say something.
-_OPTIONAL = {"guidance", "origin"}
+_OPTIONAL = {"guidance", "origin", "diversity", "prompts"}
 _REQUIRED = {"schema", "coefficients", *Preset.__dataclass_fields__} - {"members", *_OPTIONAL}
 
 
@@ -144,6 +172,8 @@ def preset_from_json(
         origin=_text(header.get("origin", ""), "origin"),
         sampling={_text(key, "sampling"): _scalar(value, key) for key, value in sampling.items()},
         rewards=tuple(_reward(reward) for reward in rewards),
+        diversity=_reward(header["diversity"]) if "diversity" in header else None,
+        prompts=_held_out(header["prompts"]) if "prompts" in header else None,
     )
 
 
@@ -198,6 +228,13 @@ def _reward(reward: Any) -> RewardChange:
         samples=_typed(reward["samples"], int, "rewards.samples"),
         searched=_typed(reward["searched"], bool, "rewards.searched"),
     )
+
+
+def _held_out(prompts: Any) -> HeldOut:
+    prompts = _typed(prompts, dict, "prompts")
+    _check_keys(prompts, set(HeldOut.__dataclass_fields__), "prompts")
+    count = _typed(prompts["count"], int, "prompts.count")
+    return HeldOut(count, _text(prompts["digest"], "prompts.digest"))
 
 
 def _check_keys(
