@@ -42,5 +42,10 @@ def remove_link(link: Path) -> None:
 
 def environment_variables(**added: str) -> dict[str, str]:
     """This process's variables and `added`, for a child whose Python writes its .pyc files into
-    .run instead of into the folders they belong to."""
-    return {**os.environ, **added, "PYTHONPYCACHEPREFIX": str(BYTECODE)}
+    .run instead of into the folders they belong to.
+
+    Also where they forbid .pyc files, as those of containers often do: without any, ComfyUI
+    compiles all of PyTorch at each start.
+    """
+    bytecode = {"PYTHONPYCACHEPREFIX": str(BYTECODE), "PYTHONDONTWRITEBYTECODE": ""}
+    return {**os.environ, **added, **bytecode}

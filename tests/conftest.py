@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # and beside other busy processes the threads wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-sys.pycache_prefix = str(BYTECODE)
+sys.pycache_prefix, sys.dont_write_bytecode = str(BYTECODE), False
 
 ROOT = Path(__file__).resolve().parents[1]
 TIERS = ("host", "browser")

@@ -11,7 +11,7 @@ import pytest
 
 import comfyui_location
 from comfyui_location import NotInstalledError, find_comfyui, install_comfyui
-from project_folders import link_folder
+from project_folders import BYTECODE, environment_variables, link_folder
 from setup_error import SetupError
 
 
@@ -94,3 +94,12 @@ def test_links_are_made_once_and_moved(tmp_path: Path) -> None:
         link_folder(link, folder)
         assert (link / "file").read_text() == folder.name
     assert (first / "file").exists()
+
+
+def test_children_keep_bytecode_also_where_it_is_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    ask = "import sys; print(sys.dont_write_bytecode, sys.pycache_prefix)"
+    answer = subprocess.check_output(
+        [sys.executable, "-c", ask], env=environment_variables(), text=True
+    )
+    assert answer.strip() == f"False {BYTECODE}"
