@@ -45,7 +45,7 @@ def carry_over(preset: Preset, space: CoefficientSpace) -> Carried:
             f"of blocks, and {space.granularity!r} is coarser: set granularity to "
             f"{preset.granularity!r}."
         )
-    rows, sources = [], []
+    rows, sources = [], list[str]()
     for member in preset.members:
         values, sources = _member(member.coefficients, preset, space)
         try:

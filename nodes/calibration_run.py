@@ -8,6 +8,7 @@ same settings again. `background/` has the run that advances while ComfyUI is id
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from ..calibri.calibration import calibrate
@@ -16,6 +17,7 @@ from . import runs
 from .calibration_inputs import prepare
 from .calibration_result import RunResult, conclude
 from .progress import Progress
+from .start_note import with_start
 
 
 def run_calibration(run_name: str, say: Callable[[str], None], **inputs: Any) -> RunResult:
@@ -42,4 +44,8 @@ def run_calibration(run_name: str, say: Callable[[str], None], **inputs: Any) ->
             progress.on_batch,
             runs.host_versions(),
         )
-        return conclude(prepared, folder.name, outcome, journal)
+        result = conclude(prepared, folder.name, outcome, journal)
+    text = with_start(result.text, inputs.get("start_from"), prepared)
+    if outcome.stopped is not None:
+        text = f"{text} {outcome.stopped.sentence}"
+    return replace(result, text=text)

@@ -53,7 +53,9 @@ class Progress:
         """Preview the search's mean as it stands."""
         if self._before is None:
             self._before = self._evaluator.images(self._space.identity[None], self._samples)[0]
-        self._say(_words(summary) + _warning(self._evaluator.reward_name, summary))
+        warning = _warning(self._evaluator.reward_name, summary)
+        expected = "" if summary.pilot is None else f". {summary.pilot.sentence}"
+        self._say(_words(summary) + warning + expected)
         after = self._evaluator.images(summary.vector[None], self._samples)[0]
         picture = Image.fromarray(before_and_after(self._before, after))
         self._bar.update_absolute(self._done, self._total, ("JPEG", picture, PREVIEW_SIDE))

@@ -64,6 +64,7 @@ class CalibriCalibrateBackground(io.ComfyNode):
         **inputs: Any,
     ) -> io.NodeOutput:
         from ..calibration_inputs import prepare
+        from ..start_note import with_start
         from . import job
         from .attach import Wish, attach, attach_rebuilt
         from .outputs import outputs
@@ -89,6 +90,7 @@ class CalibriCalibrateBackground(io.ComfyNode):
                 given = prompt[number]["inputs"]
                 job.remember(_digest({n: v for n, v in given.items() if not is_link(v)}), run)
         preset, report, text = outputs(run, prepared, registry)
+        text = with_start(text, inputs.get("start_from"), prepared)
         show_on_node(cls.hidden, text)
         return io.NodeOutput(preset, report, ui={"text": (text,)})
 
