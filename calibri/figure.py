@@ -8,7 +8,6 @@ whoever else draws in the process.
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .figure_judges import draw_judges, judges_height
 from .figure_members import draw_members, draw_weights, members_height
-from .figure_style import FAINT, GRID, INK, PICK, STYLE, TRAINING, VALIDATION
+from .figure_style import FAINT, GRID, INK, PICK, STYLE, TRAINING, VALIDATION, true_minus
 from .selection import START
 
 if TYPE_CHECKING:
@@ -50,8 +50,9 @@ def draw_report(
 
     columns = 0 if before is None or after is None else min(len(before), MOST_COLUMNS)
     members = len(report["recommended"]["members"])
-    # Inches, each row followed by the gap below it: header, curves, members, grid.
-    heights = [0.95, 0.45, 3.0, 0.9, members_height(members), 0.6]
+    judged = judges_height(report)
+    # Inches, each row followed by the gap below it: header, judges, curves, members, grid.
+    heights = [0.95, 0.1, judged or 0.01, 0.45, 3.0, 0.9, members_height(members), 0.6]
     if columns:
         heights += [0.55, 2.03 * 13 / max(columns, _FEWEST_CELLS), 0.2]
     top = 0.2
@@ -71,15 +72,17 @@ def draw_report(
         )
         _draw_header(figure.add_subplot(rows[0]), report)
         widths, wspace = ([5, 4, 2], 0.22) if members == 1 else ([5, 4, 2, 2], 0.33)
-        curves = rows[2].subgridspec(1, len(widths), width_ratios=widths, wspace=wspace)
+        if judged:
+            draw_judges(figure.add_subplot(rows[2]), report)
+        curves = rows[4].subgridspec(1, len(widths), width_ratios=widths, wspace=wspace)
         _draw_generations(figure.add_subplot(curves[0]), report)
         _draw_validations(figure.add_subplot(curves[1]), report)
         _draw_sigma(figure.add_subplot(curves[2]), report)
         if members > 1:
             draw_weights(figure.add_subplot(curves[3]), report)
-        draw_members(figure, rows[4], report)
+        draw_members(figure, rows[6], report)
         if before is not None and after is not None and columns:
-            _draw_grid(figure, rows[7], before[:columns], after[:columns], prompts)
+            _draw_grid(figure, rows[9], before[:columns], after[:columns], prompts)
         canvas.draw()
         return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
@@ -91,13 +94,13 @@ def _draw_header(axes: Axes, report: Mapping[str, Any]) -> None:
     axes.text(
         0,
         1.0,
-        _minus(f"Calibration: {run['reward']}  {before:.3f} → {after:.3f}"),
+        true_minus(f"Calibration: {run['reward']}  {before:.3f} → {after:.3f}"),
         fontsize=19,
         fontweight="bold",
         va="top",
     )
     if report["recommended"]["generation"] == 0:
-        result = "Nothing better than the plain model was found; the identity is recommended."
+        result = "Nothing better than the plain model was found, so there is no preset."
     else:
         result = (
             f"Gain {gain['mean']:+.3f}, 95 % interval {gain['low']:+.3f} … {gain['high']:+.3f}, "
@@ -105,17 +108,26 @@ def _draw_header(axes: Axes, report: Mapping[str, Any]) -> None:
         )
         if report["recommended"]["generation"] == START:
             result += "; the preset that it began at was not bettered"
-    axes.text(0, 0.5, _minus(result), fontsize=12, va="top")
+        if report["kept_anyway"]:
+            result += "; the plain model was chosen as better, and this is kept anyway"
+        elif not report["gain_shown"]:
+            result += ": no gain was shown"
+    axes.text(0, 0.5, true_minus(result), fontsize=12, va="top")
     members = report["recommended"]["members"]
     ensemble = f"{len(members)} members of " if len(members) > 1 else ""
     facts = [
         f"{run['family']}, {run['granularity']} granularity, "
         f"{ensemble}{len(members[0]['coefficients'])} coefficients",
         f"profile {run['profile']}, seed {run['seed']}",
-        f"{run['generations']} generations",
+        f"{run['generations']} generations{_ended_early(report)}",
         f"{counts['images']:,} images in {_duration(counts['seconds'])}",
     ]
     axes.text(0, 0.16, "  ·  ".join(facts), fontsize=10, color=FAINT, va="top")
+
+
+def _ended_early(report: Mapping[str, Any]) -> str:
+    stopped = report.get("stopped")
+    return f" of {stopped['generations']}, ended early" if stopped else ""
 
 
 def _draw_generations(axes: Axes, report: Mapping[str, Any]) -> None:
@@ -201,11 +213,6 @@ def _draw_grid(
                 lines = textwrap.wrap(prompts[column], wrap, max_lines=3, placeholder=" …")
                 text = "\n".join(lines)
                 axes.set_title(text, fontsize=8.5, fontweight="normal", loc="center", color=FAINT)
-
-
-def _minus(text: str) -> str:
-    """The text with true minus signs before its numbers, as Matplotlib's axes have."""
-    return re.sub(r"(?<![\w-])-(?=\d)", "−", text)
 
 
 def _duration(seconds: float) -> str:

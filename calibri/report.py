@@ -19,11 +19,14 @@ from .atomic_file import write_atomically
 from .configuration import library_versions
 from .evaluation import Floats
 from .journal import Journal
-from .selection import START, bootstrap_interval, prompt_means
+from .selection import START, mean_interval, prompt_means
+from .verdict import objections, verdict
 
 if TYPE_CHECKING:
     from .calibration import Outcome
     from .ensemble_space import EnsembleSpace
+    from .pilot import Pilot
+    from .stopping import Prospect
 
 REPORT_VERSION = 2
 
@@ -34,8 +37,11 @@ def build_report(outcome: Outcome, space: EnsembleSpace, journal: Journal) -> di
     Keys: report_version, run (the settings; prompts as counts), before, after, gain (mean, low,
     high of the 95 % interval over prompts), recommended (generation, members with weight and
     coefficients by name), plain_weights (the plain model's), generations, validations, finalists,
-    counts (evaluations, images, seconds), versions. Generation 0 is the plain model and −1 the
-    preset that the search began at.
+    counts (evaluations, images, seconds), versions, gain_shown (whether its interval excludes 0),
+    kept_anyway, judges (name, before, after, change and samples of each other reward and of
+    diversity), verdict and objections (in words), pilot (what its first generations said the run
+    would cost and gain) and stopped (why the search ended before its budget), both null where there
+    is nothing to say. Generation 0 is the plain model and −1 the preset that the search began at.
     """
     settings = journal.config() or {}
     run = {name: value for name, value in settings.items() if name != "coefficients"}
@@ -48,6 +54,11 @@ def build_report(outcome: Outcome, space: EnsembleSpace, journal: Journal) -> di
         "before": asdict(outcome.before),
         "after": asdict(outcome.after),
         "gain": asdict(outcome.gain),
+        "gain_shown": outcome.gain.low > 0,
+        "kept_anyway": outcome.kept_anyway,
+        "judges": [asdict(judgement) for judgement in outcome.judgements],
+        "verdict": verdict(outcome, run.get("reward", ""), run["validation_prompts"]),
+        "objections": objections(outcome, run.get("reward", "")),
         "recommended": {
             "generation": outcome.generation,
             "members": [asdict(member) for member in space.preset_members(outcome.vector)],
@@ -65,7 +76,7 @@ def build_report(outcome: Outcome, space: EnsembleSpace, journal: Journal) -> di
             }
             for summary in outcome.history
         ],
-        "validations": _validations(journal, int(settings.get("seed", 0))),
+        "validations": _validations(journal),
         "finalists": [
             {
                 "generation": finalist.generation,
@@ -80,11 +91,17 @@ def build_report(outcome: Outcome, space: EnsembleSpace, journal: Journal) -> di
             "images": sum(evaluation.done for evaluation in evaluations),
             "seconds": sum(evaluation.seconds for evaluation in evaluations),
         },
+        "pilot": _told(outcome.pilot),
+        "stopped": _told(outcome.stopped),
         "versions": library_versions(),
     }
 
 
-def _validations(journal: Journal, seed: int) -> list[dict[str, Any]]:
+def _told(said: Pilot | Prospect | None) -> dict[str, Any] | None:
+    return None if said is None else {**asdict(said), "sentence": said.sentence}
+
+
+def _validations(journal: Journal) -> list[dict[str, Any]]:
     """Each validated mean's reward, and its gain over the identity on the same images."""
     means: dict[int, Floats] = {}
     for evaluation in sorted(journal.evaluations("validation"), key=lambda e: e.generation):
@@ -95,8 +112,8 @@ def _validations(journal: Journal, seed: int) -> list[dict[str, Any]]:
     return [
         {
             "generation": generation,
-            **asdict(bootstrap_interval(rewards, seed)),
-            "gain": asdict(bootstrap_interval(rewards - means[0], seed)),
+            **asdict(mean_interval(rewards)),
+            "gain": asdict(mean_interval(rewards - means[0])),
         }
         for generation, rewards in means.items()
     ]

@@ -7,7 +7,10 @@ import pytest
 
 from comfyui_calibri.calibri.configuration import run_record
 from comfyui_calibri.calibri.evaluation import RewardError
+from comfyui_calibri.calibri.figure import draw_report
+from comfyui_calibri.calibri.journal import Journal
 from comfyui_calibri.calibri.judging import DIVERSITY, twin
+from comfyui_calibri.calibri.report import build_report
 from comfyui_calibri.calibri.verdict import objections, verdict
 
 from .exact_run import CONFIG, SPACE, ExactEvaluator, Interrupted, rows, run, same
@@ -168,3 +171,19 @@ def test_a_gain_that_was_not_shown_is_not_claimed(whole):
     outcome = whole[0]
     chance = replace(outcome, gain=replace(outcome.gain, low=-0.01))
     assert "No gain was shown: the interval includes 0." in verdict(chance, "test", 20)
+
+
+def test_the_report_has_a_row_for_each_judge_and_what_they_object(whole, tmp_path):
+    outcome = whole[0]
+    run(tmp_path / "run.sqlite", Judged(), JUDGED)
+    with Journal.read(tmp_path / "run.sqlite") as journal:
+        report = build_report(outcome, SPACE, journal)
+        alone = build_report(replace(outcome, judgements=()), SPACE, journal)
+    assert [judge["name"] for judge in report["judges"]] == ["Falls", DIVERSITY, "Level"]
+    assert report["judges"][0]["change"]["high"] < 0
+    assert report["objections"] == objections(outcome, "test")
+    assert (report["gain_shown"], report["kept_anyway"]) == (True, False)
+    assert report["verdict"].startswith("test on 20 held-out prompts")
+    picture = draw_report(report)
+    # Headings, four rows and at least two lines of objections.
+    assert picture.shape[0] - draw_report(alone).shape[0] > 7 * 20
