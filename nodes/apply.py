@@ -73,33 +73,48 @@ class CalibriApply(io.ComfyNode):
         start_percent: float,
         end_percent: float,
     ) -> io.NodeOutput:
-        from ..calibri.presets import check_preset, fingerprint
-        from .gain_layer import GainLayer
-        from .patching import apply_gains, backbone_of, diffusion_model
+        return io.NodeOutput(with_preset(model, preset, strength, start_percent, end_percent))
 
-        if start_percent >= end_percent:
-            raise ValueError(
-                f"start_percent is {start_percent:g} and end_percent {end_percent:g}, so the "
-                "preset would never act; set start below end, or strength to 0."
-            )
-        space, vectors = check_preset(preset, backbone_of(model))
-        if preset.fingerprint not in ("", fingerprint(diffusion_model(model))):
-            logging.warning(
-                "Calibri: the preset %r was found on another model of this family (%s); "
-                "it may help less here.",
-                preset.title,
-                preset.base_model or "not named",
-            )
-        if strength == 0.0 and preset.guidance is None:
-            return io.NodeOutput(model.clone())
-        layer = GainLayer(
-            torch.from_numpy(space.expand(space.blend(vectors, strength)))[None],
-            start_percent,
-            end_percent,
-            weights=_weights(preset, strength) if preset.is_ensemble else None,
-            guidance=preset.guidance,
+
+def with_preset(
+    model: ModelPatcher,
+    preset: Preset,
+    strength: float = 1.0,
+    start_percent: float = 0.0,
+    end_percent: float = 1.0,
+) -> ModelPatcher:
+    """A clone of `model` on which the preset acts, as Apply Calibri's inputs say.
+
+    Raises ValueError for percents between which there is nothing and for a model that cannot take
+    the preset, PresetError for a preset of another family.
+    """
+    from ..calibri.presets import check_preset, fingerprint
+    from .gain_layer import GainLayer
+    from .patching import apply_gains, backbone_of, diffusion_model
+
+    if start_percent >= end_percent:
+        raise ValueError(
+            f"start_percent is {start_percent:g} and end_percent {end_percent:g}, so the "
+            "preset would never act; set start below end, or strength to 0."
         )
-        return io.NodeOutput(apply_gains(model, layer))
+    space, vectors = check_preset(preset, backbone_of(model))
+    if preset.fingerprint not in ("", fingerprint(diffusion_model(model))):
+        logging.warning(
+            "Calibri: the preset %r was found on another model of this family (%s); "
+            "it may help less here.",
+            preset.title,
+            preset.base_model or "not named",
+        )
+    if strength == 0.0 and preset.guidance is None:
+        return model.clone()
+    layer = GainLayer(
+        torch.from_numpy(space.expand(space.blend(vectors, strength)))[None],
+        start_percent,
+        end_percent,
+        weights=_weights(preset, strength) if preset.is_ensemble else None,
+        guidance=preset.guidance,
+    )
+    return apply_gains(model, layer)
 
 
 def _weights(preset: Preset, strength: float) -> torch.Tensor:

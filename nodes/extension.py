@@ -16,6 +16,7 @@ from .combine_rewards import CalibriCombineRewards, CalibriRewardFloor
 from .compositional_rewards import CalibriCompositionalReward, CalibriScoreDetections
 from .demo import CalibriLoadDemoTextEncoder
 from .editing import CalibriBlendPresets, CalibriConvertPreset, CalibriEdit
+from .evaluate import CalibriEvaluate
 from .external_rewards import CalibriLoadExternalReward
 from .official import CalibriExportCheckpoint, CalibriImportCheckpoint
 from .presets import CalibriLoadPreset, CalibriSavePreset
@@ -44,6 +45,7 @@ class CalibriExtension(ComfyExtension):
             CalibriConvertPreset,
             CalibriDemoReward,
             CalibriEdit,
+            CalibriEvaluate,
             CalibriExportCheckpoint,
             CalibriImportCheckpoint,
             CalibriLoadDemoTextEncoder,
