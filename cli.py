@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import typer
 
-from .commands.export_checkpoint import export_checkpoint
+from .commands.export_preset import export_preset
 from .commands.import_checkpoint import import_checkpoint
 from .commands.verify import verify
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 app.command("import")(import_checkpoint)
-app.command("export")(export_checkpoint)
+app.command("export")(export_preset)
 app.command()(verify)
 
 

@@ -8,13 +8,18 @@ norms and belongs to that base.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from .atomic_file import save_atomically
 from .backbones import Backbone, Tap
 from .coefficients import Vector
+from .preset_metadata import Preset
+from .presets import check_preset
 
 PREFIX = "diffusion_model."
 # Zeros need no precision, and they are most of a file's rows.
@@ -38,6 +43,45 @@ _WITHOUT_EFFECT = (nn.Dropout, nn.Identity)
 
 class BakeError(ValueError):
     """A preset that no weight patch can express on this model."""
+
+
+def preset_patch(
+    preset: Preset, model: nn.Module, backbone: Backbone, read: Callable[[str], Tensor]
+) -> dict[str, Tensor]:
+    """A preset as the tensors of a LoRA file for `model`; `read` as in `weight_patch`.
+
+    Raises BakeError where no patch can express it or it changes nothing, PresetError for a preset
+    of another model.
+    """
+    if preset.is_ensemble:
+        raise BakeError(
+            f"The preset has {len(preset.members)} members, whose predictions are summed, and one "
+            "set of weights makes one prediction: use it with Apply Calibri."
+        )
+    space, vectors = check_preset(preset, backbone)
+    tensors = weight_patch(model, backbone, space.expand(vectors)[0], read)
+    if not tensors:
+        raise BakeError(
+            "The preset's coefficients are all 1, so there is nothing to write: choose another."
+        )
+    return tensors
+
+
+def save_patch(path: Path, tensors: Mapping[str, Tensor], preset: Preset) -> None:
+    """Write a patch with what it is and fits in its metadata. Raises OSError with the mend."""
+    from safetensors.torch import save
+
+    told = {
+        "title": preset.title,
+        "family": preset.family,
+        "granularity": preset.granularity,
+        "base_model": preset.base_model,
+        "licence": preset.licence,
+        "fingerprint": preset.fingerprint,
+        "fits": "this base model only: the file holds the norms of its weights' rows",
+    }
+    data = save(dict(tensors), {"calibri_weight_patch": json.dumps(told)})
+    save_atomically(path, data, "weight patch")
 
 
 def weight_patch(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
@@ -59,10 +57,12 @@ class CalibriSaveWeightPatch(io.ComfyNode):
         import comfy.sd
         import comfy.utils
 
+        from ..calibri.bake import save_patch
+
         tensors = _patch(model, preset)
         path = folders.new_lora_path(filename_prefix)
         folders.make_folder(path.parent)
-        _save(path, tensors, preset)
+        save_patch(path, tensors, preset)
         text = (
             f"Saved as {path} ({path.stat().st_size / 1e6:.1f} MB). Load it with Load LoRA on the "
             "same base model, before other LoRAs."
@@ -77,45 +77,14 @@ class CalibriSaveWeightPatch(io.ComfyNode):
 
 def _patch(model: ModelPatcher, preset: Preset) -> dict[str, Tensor]:
     """The preset's LoRA tensors; ValueError where the preset or the model cannot be baked."""
-    from comfy.model_patcher import get_key_weight
-
-    from ..calibri.bake import PREFIX, BakeError, weight_patch
-    from ..calibri.presets import check_preset
+    from ..calibri.bake import PREFIX, preset_patch
     from .patching import backbone_of, diffusion_model
 
-    if preset.is_ensemble:
-        raise BakeError(
-            f"The preset has {len(preset.members)} members, whose predictions are summed, and one "
-            "set of weights makes one prediction: use it with Apply Calibri."
-        )
-    backbone = backbone_of(model)
-    space, vectors = check_preset(preset, backbone)
+    # Not the module's own parameters: another clone's LoRA may be in them at this moment.
+    weights = model.get_key_patches(PREFIX)
 
     def read(path: str) -> Tensor:
-        weight, _, convert = get_key_weight(model.model, PREFIX + path)
-        return weight if convert is None else convert(weight, inplace=False)
+        weight, convert = weights[PREFIX + path][0]
+        return convert(weight, inplace=False)
 
-    tensors = weight_patch(diffusion_model(model), backbone, space.expand(vectors)[0], read)
-    if not tensors:
-        raise BakeError(
-            "The preset's coefficients are all 1, so there is nothing to write: choose another."
-        )
-    return tensors
-
-
-def _save(path: Path, tensors: dict[str, Tensor], preset: Preset) -> None:
-    from safetensors.torch import save
-
-    from ..calibri.atomic_file import save_atomically
-
-    told = {
-        "title": preset.title,
-        "family": preset.family,
-        "granularity": preset.granularity,
-        "base_model": preset.base_model,
-        "licence": preset.licence,
-        "fingerprint": preset.fingerprint,
-        "fits": "this base model only: the file holds the norms of its weights' rows",
-    }
-    data = save(tensors, {"calibri_weight_patch": json.dumps(told)})
-    save_atomically(path, data, "weight patch")
+    return preset_patch(preset, diffusion_model(model), backbone_of(model), read)

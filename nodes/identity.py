@@ -27,7 +27,9 @@ def identity(patcher: ModelPatcher) -> str:
     for name, parameter in sorted(patcher.model.named_parameters()):
         if parameter.ndim == 1 and parameter.is_floating_point():
             digest.update(name.encode())
-            digest.update(_bytes(parameter.detach()))
+            # While another clone's patches are in the weights, the model's own are kept here.
+            kept = patcher.backup.get(name)
+            digest.update(_bytes(parameter.detach() if kept is None else kept.weight))
     for key in sorted(patcher.patches):
         digest.update(str(key).encode())
         _add(digest, patcher.patches[key])

@@ -17,37 +17,42 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from comfyui_calibri.calibri.coefficients import coefficient_space
 from comfyui_calibri.calibri.preset_metadata import Member, Preset
+from comfyui_calibri.calibri.presets import save_preset
+from comfyui_calibri.commands.export_preset import export_preset
 from comfyui_calibri.nodes import folders
 from comfyui_calibri.nodes.apply import CalibriApply
 from comfyui_calibri.nodes.bake import CalibriSaveWeightPatch
+from comfyui_calibri.nodes.identity import identity
 from comfyui_calibri.nodes.patching import backbone_of
 
-from .tiny_patchers import make_clip, make_model, sample
+from .tiny_patchers import make_clip, make_model, make_vae, sample
 
 pytestmark = pytest.mark.oldest
 
-# A ComfyUI that has never heard of the pack: a model's file, a LoRA's name, inputs, answer.
+# A ComfyUI that has never heard of the pack. Its jobs: pairs of a model's file and a LoRA's name.
 STOCK = """
-import sys
-comfyui, base, model_file, lora, inputs, answer = sys.argv[1:]
+import json, sys
+comfyui, base, jobs, inputs, answer = sys.argv[1:]
 sys.path.insert(0, comfyui)
 from comfy.cli_args import args
 args.cpu, args.base_directory = True, base
 import comfy.sample, comfy.sd, torch, nodes
 from safetensors.torch import load_file, save_file
+given, drawn = load_file(inputs), {}
+cond = [[given["context"], {"pooled_output": given["pooled"]}]]
 with torch.inference_mode():
-    model = comfy.sd.load_diffusion_model(model_file)
-    model = nodes.LoraLoaderModelOnly().load_lora_model_only(model, lora, 1.0)[0]
-    given = load_file(inputs)
-    cond = [[given["context"], {"pooled_output": given["pooled"]}]]
-    drawn = comfy.sample.sample(model, given["noise"], 3, 1.0, "euler", "simple", cond, cond,
-        torch.zeros_like(given["noise"]), disable_pbar=True, seed=0)
-save_file({"drawn": drawn}, answer)
+    for file, lora in json.loads(jobs):
+        model = comfy.sd.load_diffusion_model(file)
+        if lora:
+            model = nodes.LoraLoaderModelOnly().load_lora_model_only(model, lora, 1.0)[0]
+        drawn[lora or "saved"] = comfy.sample.sample(model, given["noise"], 3, 1.0, "euler",
+            "simple", cond, cond, torch.zeros_like(given["noise"]), disable_pbar=True, seed=0)
+save_file(drawn, answer)
 assert "comfyui_calibri" not in sys.modules
 """
 
@@ -114,14 +119,34 @@ def test_load_lora_draws_what_apply_draws(family: str, clip: CLIP) -> None:
         loaded = loader.load_lora_model_only(model, name, strength)[0]
         expected = sample(applied(model, preset, strength), clip)
         assert difference(sample(loaded, clip), expected) <= 1e-4
+    before = identity(model)
     assert difference(sample(patched, clip), calibrated) <= 1e-4
+    # The patch is still in the weights that the model shares with it; nobody takes them for its.
+    assert identity(model) == before
+    assert bake(model, preset)[0].read_bytes() == path.read_bytes()
 
 
 def test_a_comfyui_without_the_pack_draws_the_same(tmp_path: Path) -> None:
+    """With the node's file, the command's, and a checkpoint that Save Checkpoint wrote."""
     model = make_model("sd3")
     preset = preset_for(model)
-    path, _ = bake(model, preset, "for-others/baked")
+    base = tmp_path / "model.safetensors"
+    weights = {
+        f"model.diffusion_model.{name}": tensor
+        for name, tensor in model.model.diffusion_model.state_dict().items()
+    }
+    save_file(weights, base)
+    path, patched = bake(model, preset, "for-others/baked")
     assert path.parent.name == "for-others"
+    saved = save_stock_checkpoint(patched, tmp_path)
+    loras = tmp_path / "models" / "loras"
+    loras.mkdir(parents=True)
+    (loras / "node.safetensors").write_bytes(path.read_bytes())
+    save_preset(tmp_path / "preset.safetensors", preset)
+    export_preset(
+        tmp_path / "preset.safetensors", loras / "command.safetensors", base, False, False
+    )
+
     generator = torch.Generator().manual_seed(1)
     given = {
         "context": torch.randn(1, 5, 64, generator=generator),
@@ -142,28 +167,35 @@ def test_a_comfyui_without_the_pack_draws_the_same(tmp_path: Path) -> None:
         disable_pbar=True,
         seed=0,
     )
-    loras = tmp_path / "models" / "loras"
-    loras.mkdir(parents=True)
-    (loras / path.name).write_bytes(path.read_bytes())
-    weights = {
-        f"model.diffusion_model.{name}": tensor
-        for name, tensor in model.model.diffusion_model.state_dict().items()
-    }
-    save_file(weights, tmp_path / "model.safetensors")
     save_file(given, tmp_path / "inputs.safetensors")
     comfyui = str(Path(comfy_nodes.__file__).parent)
-    files = [str(tmp_path / f"{name}.safetensors") for name in ("model", "inputs", "answer")]
+    jobs = [[str(base), f"{of}.safetensors"] for of in ("node", "command")] + [[str(saved), ""]]
+    files = [str(tmp_path / f"{name}.safetensors") for name in ("inputs", "answer")]
     environment = {name: v for name, v in os.environ.items() if name != "PYTHONPATH"}
     ran = subprocess.run(
-        [sys.executable, "-c", STOCK, comfyui, str(tmp_path), files[0], path.name, *files[1:]],
+        [sys.executable, "-c", STOCK, comfyui, str(tmp_path), json.dumps(jobs), *files],
         capture_output=True,
         text=True,
         env=environment,
         cwd=tmp_path,
     )
     assert ran.returncode == 0, ran.stderr[-2000:]
-    with safe_open(files[2], "pt") as answer:
-        assert difference(answer.get_tensor("drawn"), expected) <= 1e-4
+    drawn = load_file(files[1])
+    assert drawn.keys() == {"node.safetensors", "command.safetensors", "saved"}
+    for name, picture in drawn.items():
+        assert difference(picture, expected) <= 1e-4, name
+
+
+def save_stock_checkpoint(model: ModelPatcher, folder: Path) -> Path:
+    """The file that the stock Save Checkpoint makes of a MODEL."""
+    from comfy_extras.nodes_model_merging import CheckpointSave
+
+    node = CheckpointSave()
+    node.output_dir = str(folder)
+    with torch.inference_mode():
+        node.save(model, make_clip(folder), make_vae(), "merged")
+    (saved,) = folder.glob("merged*.safetensors")
+    return saved
 
 
 def test_the_file_says_what_it_fits(clip: CLIP) -> None:
