@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..calibri.ensemble_space import EnsembleSpace
 from ..calibri.evaluation import Batch, Floats, Sample
+from .judges import judgements
 from .pictures import MOST_ROWS, DemoModels, DemoPictures, Layer, to_bytes
 
 
@@ -46,6 +47,12 @@ class DemoEvaluator:
         prompts = [self.prompts[bucket[position].prompt] for _, position in batch]
         rewards = self.reward.score(self._draw(batch, vectors, bucket), prompts)
         return np.asarray(rewards.double().numpy())
+
+    def judge(self, batch: Batch, vectors: Floats, bucket: Sequence[Sample], judge: str) -> Floats:
+        """Scores [len(batch)] of one of `judges.py`."""
+        prompts = [self.prompts[bucket[position].prompt] for _, position in batch]
+        pictures = to_bytes(self._draw(batch, vectors, bucket)).numpy()
+        return judgements(pictures, prompts)[judge]
 
     def images(self, vectors: Floats, bucket: Sequence[Sample]) -> NDArray[np.uint8]:
         """Pictures [K, len(bucket), 64, 64, 3]."""

@@ -15,16 +15,15 @@ import torch
 
 from ..calibri.backbones import Backbone
 from ..calibri.comparison import Drawn, Positions, Setting
-from ..calibri.evaluation import Floats, Sample
+from ..calibri.evaluation import Sample
 from ..calibri.preset_metadata import preset_to_json
 from ..calibri.presets import Preset, check_preset
-from .checker import check
+from .judges import ALL_FACTS, FACTS, judgements
 from .pictures import MOST_ROWS, DemoModels, DemoPictures, Layer, to_bytes
 from .prompts import parse
 from .reward import DemoReward
 from .scenes import IMAGE_SIZE
 
-FACTS, ALL_FACTS = "checker: facts shown", "checker: every fact right"
 SCORES = (DemoReward.name, FACTS, ALL_FACTS)
 """What a picture is scored by, the first being what searches raise."""
 SAMPLER, SCHEDULER = "euler", "simple"
@@ -40,7 +39,8 @@ class DemoPainter:
     def __init__(
         self, models: DemoModels, presets: Sequence[Preset], prompts: Sequence[str]
     ) -> None:
-        self._descriptions = [parse(prompt) for prompt in prompts]
+        for prompt in prompts:
+            parse(prompt)
         self._reward, self._pictures = models.reward, DemoPictures(models, prompts)
         backbone = models.backbone
         self._layers = [Layer(torch.ones(1, 1, len(backbone.taps)))]
@@ -79,15 +79,7 @@ class DemoPainter:
         prompts = [self._pictures.prompts[sample.prompt] for sample in bucket]
         rewards = self._reward.score(pictures, prompts)
         images = to_bytes(pictures).numpy()
-        verdicts = [
-            check(image, self._descriptions[sample.prompt])
-            for image, sample in zip(images, bucket, strict=True)
-        ]
-        scores: dict[str, Floats] = {
-            DemoReward.name: rewards.double().numpy(),
-            FACTS: np.array([verdict.facts for verdict in verdicts]),
-            ALL_FACTS: np.array([verdict.all_facts for verdict in verdicts]),
-        }
+        scores = {DemoReward.name: rewards.double().numpy(), **judgements(images, prompts)}
         return Drawn(images, scores, seconds, setting.steps * _calls(layer, setting.cfg))
 
 

@@ -23,6 +23,18 @@ from setup_error import SetupError
 # at 2.11 and refuses a torch built for another CUDA, torchvision needs the torch it was built for.
 PYTORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
 STAMP = "calibri-setup.json"
+# What the demo without ComfyUI imports.
+DEMO_MODULES = (
+    "cma",
+    "matplotlib",
+    "numpy",
+    "PIL",
+    "psutil",
+    "safetensors",
+    "scipy",
+    "torch",
+    "typer",
+)
 
 
 def project_environment(
@@ -34,7 +46,7 @@ def project_environment(
 
     SetupError if the packages cannot be installed.
     """
-    requirements = [*PYTORCH, *also]
+    requirements = [*(PYTORCH if comfyui else PYTORCH[:1]), *also]
     watched = [ROOT / "pyproject.toml", ROOT / "requirements.txt"]
     watched.append(ROOT / "commands" / "requirements.txt")
     if comfyui is None:
@@ -55,6 +67,24 @@ def project_environment(
     stamp = {"content": content.hexdigest(), "extras": list(extras)}
     (folder / STAMP).write_text(json.dumps(stamp))
     return python
+
+
+def demo_python(folder: Path) -> Path:
+    """A Python for the demo without ComfyUI: the environment `folder`, or where nothing can be
+    installed the Python that runs this, if it happens to have all that it takes.
+
+    SetupError if neither will do.
+    """
+    # One that was made for a ComfyUI has more, and stays as it is.
+    if _has_demo_modules(_python_of(folder)):
+        return _python_of(folder)
+    try:
+        return project_environment(folder, None, [])
+    except SetupError as error:
+        if not _has_demo_modules(Path(sys.executable)):
+            raise
+        say(f"    {error}\n    {sys.executable} has what the demo takes and is used instead.")
+        return Path(sys.executable)
 
 
 def make_environment(folder: Path, requirements: Sequence[str], log_name: str) -> Path:
@@ -99,6 +129,14 @@ def _runs(python: Path) -> bool:
     """Whether the environment's Python starts; it does not after the system's Python was
     replaced."""
     return python.exists() and subprocess.run([str(python), "-c", ""]).returncode == 0
+
+
+def _has_demo_modules(python: Path) -> bool:
+    look = (
+        "import importlib.util, sys; sys.exit(not all(map(importlib.util.find_spec, sys.argv[1:])))"
+    )
+    command = [str(python), "-c", look, *DEMO_MODULES]
+    return python.exists() and subprocess.run(command, capture_output=True).returncode == 0
 
 
 def _uv_on_path() -> list[str] | None:

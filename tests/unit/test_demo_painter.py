@@ -10,7 +10,8 @@ import pytest
 from comfyui_calibri.calibri.comparison import Setting
 from comfyui_calibri.calibri.evaluation import Sample
 from comfyui_calibri.calibri.presets import Guidance, Member, Preset, PresetError
-from comfyui_calibri.demo.painter import ALL_FACTS, FACTS, SCORES, DemoPainter
+from comfyui_calibri.demo.judges import ALL_FACTS, FACTS
+from comfyui_calibri.demo.painter import SCORES, DemoPainter
 from comfyui_calibri.demo.pictures import MOST_ROWS, DemoModels
 from comfyui_calibri.demo.prompts import PromptError
 
