@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .batches import limited, plan_batches
+from .batches import limited, plan_batches, too_many
 from .coefficients import LOWER, UPPER
 from .configuration import differing_settings, library_versions
 from .evaluation import Batch, BatchTooLargeError, Evaluator, Floats, check_rewards, samples
@@ -219,7 +219,7 @@ def _begun(
     evaluation = journal.evaluation(ROLE, round_)
     if evaluation is None:
         bucket = samples(config.seed, ROLE, round_, range(len(config.prompts)))
-        batches = plan_batches(evaluator, len(vectors), bucket, journal.too_large())
+        batches = plan_batches(evaluator, len(vectors), bucket, too_many(journal.shortages()))
         journal.add_evaluation(ROLE, round_, vectors, bucket, batches)
         evaluation = journal.evaluation(ROLE, round_)
         assert evaluation is not None

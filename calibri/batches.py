@@ -1,14 +1,40 @@
-"""The batches of an evaluation: what may be planned, and how they shrink to fit in memory.
+"""The batches of an evaluation: what may be planned, how they shrink to fit in memory, and when
+they grow again.
 
-A batch too large for the memory is halved, and the journal keeps the size that failed, so that
-later batches have the same shapes whether or not the run was resumed.
+A batch too large for the memory is halved, and the journal keeps the size that failed. Memory may
+have been short only because something else had it, so after some evaluations that size is tried
+again, and after twice as many when it failed again. All of it follows from the journal, so that
+batches have the same shapes whether or not the run was resumed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from .evaluation import Batch, Evaluator, Sample
+
+TRIED_AGAIN = 16  # evaluations: one batch of some hundreds is then lost at most
+
+
+@dataclass(frozen=True)
+class Shortage:
+    """Memory ran out in an evaluation: `images` at once, at least, were too many.
+
+    `since` evaluations were begun after it.
+    """
+
+    images: int
+    since: int
+
+
+def too_many(shortages: Sequence[Shortage]) -> int | None:
+    """So many images at once are not to be tried in the next evaluation; None without a limit."""
+    if not shortages:
+        return None
+    last = shortages[-1]
+    patience = TRIED_AGAIN * 2 ** (len(shortages) - 1)
+    return last.images * 2 ** (last.since // patience)
 
 
 def plan_batches(

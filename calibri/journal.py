@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from .batches import Shortage
 from .evaluation import Batch, Floats, Sample
 from .journal_file import (
     JournalError,
@@ -219,10 +220,13 @@ class Journal:
         rows = self._rows("SELECT kind, time, detail FROM events ORDER BY id")
         return [Event(kind, when, json.loads(detail)) for kind, when, detail in rows]
 
-    def too_large(self) -> int | None:
-        """The smallest number of images known not to fit in memory at once."""
-        smallest: int | None = self._rows("SELECT min(too_large) FROM plans")[0][0]
-        return smallest
+    def shortages(self) -> list[Shortage]:
+        """When memory ran out, oldest first."""
+        rows = self._rows(
+            "SELECT min(too_large), (SELECT count(*) FROM evaluations WHERE id > evaluation) "
+            "FROM plans WHERE too_large IS NOT NULL GROUP BY evaluation ORDER BY evaluation"
+        )
+        return [Shortage(images, since) for images, since in rows]
 
     def _evaluations(self, which: str, values: Sequence[object]) -> list[Evaluation]:
         rows = self._rows(

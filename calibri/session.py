@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from .batches import limited, plan_batches
+from .batches import limited, plan_batches, too_many
 from .budget import CONCLUDED, STOPPED_EARLY, WENT_ON, is_concluded, wants_more
 from .configuration import RunConfig, check_same_run, library_versions
 from .course import Course, Request, Steps
@@ -27,6 +27,9 @@ from .yielding import YieldedError
 if TYPE_CHECKING:
     from .ensemble_space import EnsembleSpace
     from .pilot import Pilot
+
+# Kinds of events: batches were halved; that size or a larger one is tried again.
+OUT_OF_MEMORY, LARGER_BATCHES = "out of memory", "larger batches"
 
 
 class Session:
@@ -63,7 +66,7 @@ class Session:
         check_same_run(journal, config, space)
         self._add_event("resumed" if journal.events() else "started")
         with self._recorded(), self._fatal():
-            self._too_large = journal.too_large()
+            self._too_large = too_many(journal.shortages())
             self._begin()
 
     def advance(self) -> bool:
@@ -201,6 +204,7 @@ class Session:
         return self._course.concluded and request.role == "generation" and request.generation > 1
 
     def _plan(self, request: Request) -> Evaluation:
+        self._note_room()
         batches = plan_batches(
             self.evaluator, len(request.vectors), request.bucket, self._too_large
         )
@@ -212,6 +216,14 @@ class Session:
             assert evaluation is not None
             self._open, self._pending = evaluation, list(evaluation.pending)
         return evaluation
+
+    def _note_room(self) -> None:
+        """See how many images are to be tried at once, which may be more again."""
+        limit = too_many(self._journal.shortages())
+        if limit != self._too_large:
+            with self._fatal():
+                self._journal.add_event(LARGER_BATCHES, {"below": limit})
+        self._too_large = limit
 
     def _rewarded(self, evaluation: Evaluation) -> tuple[Batch, Floats, float]:
         """The next batch with its rewards and seconds, halved until it fits in memory."""
@@ -231,7 +243,8 @@ class Session:
             with self._fatal():
                 self._pending = limited(self._pending, len(batch))
                 self._journal.replace_plan(evaluation, self._pending, too_large=len(batch))
-                self._too_large = self._journal.too_large()
+                self._too_large = too_many(self._journal.shortages())
+                self._journal.add_event(OUT_OF_MEMORY, {"images": len(batch)})
         texts = [self._config.all_prompts[bucket[position].prompt] for _, position in batch]
         rewards = check_rewards(values, batch, judge or self._config.reward, texts)
         return batch, rewards, time.monotonic() - started

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from comfyui_calibri.calibri.batches import Shortage
 from comfyui_calibri.calibri.evaluation import Sample
 from comfyui_calibri.calibri.journal import Journal, JournalError
 
@@ -50,11 +51,11 @@ def test_a_new_plan_replaces_what_is_pending(path):
     with Journal.open(path) as journal:
         evaluation = begun(journal)
         journal.add_result(evaluation, BATCHES[0], np.zeros(2), 0.0)
-        assert journal.too_large() is None
+        assert journal.shortages() == []
         halves = [BATCHES[1][:2], BATCHES[1][2:], BATCHES[2]]
         journal.replace_plan(evaluation, halves, too_large=3)
         assert journal.evaluation("generation", 1).pending == tuple(halves)
-        assert journal.too_large() == 3
+        assert journal.shortages() == [Shortage(3, 0)]
 
 
 def test_evaluations_are_found_by_role_and_generation(path):
