@@ -1,13 +1,14 @@
 /**
- * Calibrations in the background, in ComfyUI's page: a sidebar tab, commands, toasts, and the offer
- * to resume what a restart or a pause has left. What a run is, only the server knows; `runs/` shows
- * it.
+ * Calibrations in the background, in ComfyUI's page: a sidebar tab, commands, toasts, the offer to
+ * resume what a restart or a pause has left, and room for "Run (On Change)". What a run is, only the
+ * server knows; `runs/` shows it.
  */
 
 import { app } from "../../scripts/app.js";
 import { COMMANDS, runCommand } from "./runs/commands.js";
 import { watchForNews } from "./runs/news.js";
 import { offerToResume } from "./runs/offer.js";
+import { makeRoomForChanges } from "./runs/room.js";
 import { runs } from "./runs/runs.js";
 import { TAB } from "./runs/tab.js";
 
@@ -30,6 +31,7 @@ app.registerExtension({
     app.extensionManager.registerSidebarTab(TAB);
     watchForNews(runs);
     offerToResume(runs);
+    makeRoomForChanges(runs);
     runs.load();
   },
 });

@@ -51,7 +51,7 @@ def complaints(page: Page) -> list[str]:
     return found
 
 
-def begin(page: Page, name: str) -> Locator:
+def begin(page: Page, name: str, slice_seconds: float = 2) -> Locator:
     """Queue the example workflow with small batches and without an end; the run's card."""
     open_workflow(page, "in the background")
     set_widgets(
@@ -62,7 +62,7 @@ def begin(page: Page, name: str) -> Locator:
         bucket_size=1,
         validate_every=1,
         idle_seconds=0.5,
-        slice_seconds=2,
+        slice_seconds=slice_seconds,
     )
     set_widgets(page, "CalibriPromptSet", count=4)
     set_widgets(page, "EmptySD3LatentImage", batch_size=1)
@@ -176,6 +176,17 @@ def test_an_answer_that_comes_late_is_no_news(page: Page) -> None:
         route.fulfill(response=answer)
     page.wait_for_timeout(500)  # the page has read it
     expect(run).to_contain_text("Paused", timeout=1)
+
+
+def test_run_on_change_does_not_wait_for_the_end_of_a_slice(page: Page) -> None:
+    run = begin(page, "endless", slice_seconds=86_400)
+    wait_for_images(page, run.get_by_role("progressbar"), 1)
+    page.evaluate("() => { app.extensionManager.queueSettings.mode = 'change' }")
+    prompt, room = re.compile(r"/prompt$"), re.compile(r"/make-room$")
+    with page.expect_request(prompt), page.expect_request(room):
+        set_widgets(page, "EmptySD3LatentImage", batch_size=2)
+        page.mouse.click(800, 990)  # the page sees what has changed when a click ends
+    expect(run).to_contain_text("Running")
 
 
 def test_commands_act_on_the_one_run_there_is(page: Page) -> None:

@@ -53,6 +53,11 @@ class Runs extends EventTarget {
     if (answer !== null && run) this.#take({ ...run, ...answer, state: DELETED });
   }
 
+  /** End the slice that runs as if a prompt waited, and keep the queue empty for a while. */
+  makeRoom() {
+    return this.#ask(`${LISTED}/make-room`, "POST", {});
+  }
+
   /** Ask for every batch of what runs, not for whole generations only, or no longer. */
   follow(following) {
     this.#following = following;
