@@ -75,7 +75,9 @@ def draw_heat_map(analysis: Analysis, reward: str) -> Picture:
     height = _HEADER + cells + _FOOT
     left, right = 1.8 / table.width, 1 - 1.2 / table.width
     with page(table.width, height) as (figure, canvas):
-        write_header(figure, f"What each block does for {reward}", analysis, height)
+        numbered = len(table.blocks) <= _WITH_NUMBERS
+        marked = ", in bold" if numbered else ", dotted"
+        write_header(figure, f"What each block does for {reward}", analysis, height, marked)
         axes = figure.add_axes((left, _FOOT / height, right - left, cells / height), frameon=False)
         colours, full = _colours(), _full_colour(analysis)
         for (block, ending), row in table.rows.items():
@@ -84,7 +86,7 @@ def draw_heat_map(analysis: Analysis, reward: str) -> Picture:
                 value = float(analysis.gain[row, s]) / full
                 certain = bool(analysis.better[row, s] or analysis.worse[row, s])
                 _draw_cell(axes, place, colours((value + 1) / 2))
-                if len(table.blocks) <= _WITH_NUMBERS:
+                if numbered:
                     _write_number(axes, place, float(analysis.gain[row, s]), value, certain)
                 elif certain:
                     axes.plot(*place, ".", ms=2.5, color="white" if abs(value) > _DARK else INK)
@@ -115,16 +117,19 @@ def pixels(canvas: Any) -> Picture:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def write_header(figure: Figure, title: str, analysis: Analysis, height: float) -> None:
-    """The title, and below it what was measured."""
+def write_header(
+    figure: Figure, title: str, analysis: Analysis, height: float, marked: str = ""
+) -> None:
+    """The title, and below it what was measured; `marked` says how gains beyond 0 look."""
     cells, better = analysis.gain.size, int(analysis.better.sum())
+    seeds = f" × {analysis.images_per_prompt} images" if analysis.images_per_prompt > 1 else ""
     facts = (
-        f"gain over the plain model ({signed(analysis.plain.mean)}) on {analysis.prompts} prompts "
-        f"× {analysis.images_per_prompt} images, same noise; {analysis.images:,} images in all"
+        f"gain over the plain model ({signed(analysis.plain.mean)}) on {analysis.prompts} prompts"
+        f"{seeds}, same noise; {analysis.images:,} images in all"
     )
     told = (
         f"{better} of {cells} are better and {int(analysis.worse.sum())} worse with the whole 95 % "
-        f"band over prompts (by chance alone about {0.025 * cells:.2g} each)"
+        f"band over prompts{marked} (by chance alone about {0.025 * cells:.2g} each)"
     )
     left = 0.18 / figure.get_figwidth()
     for inches, text, size, weight, colour in (
@@ -200,7 +205,6 @@ def _write_number(
         fontsize=9,
         color="white" if abs(value) > _DARK else INK,
         weight="bold" if certain else "normal",
-        alpha=1.0 if certain else 0.65,
     )
 
 
