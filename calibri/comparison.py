@@ -121,7 +121,7 @@ def variant_names(titles: Sequence[str]) -> tuple[str, ...]:
     """`PLAIN` and a short name of its own for each preset, made of their titles."""
     names = [PLAIN]
     for number, title in enumerate(titles, 1):
-        words = " ".join(title.split()) or f"preset {number}"
+        words = " ".join(title.replace(".safetensors", "").split()) or f"preset {number}"
         name = words if len(words) <= _NAME else words[: _NAME - 1] + "…"
         again = 2
         while name in names:

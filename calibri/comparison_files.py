@@ -50,7 +50,7 @@ def save_comparison(folder: Path, report: Mapping[str, Any], cells: Cells) -> Co
         assert pictures is not None
         rows.append(pictures)
         where = setting_label(report, report["settings"][setting])
-        labels.append(f"{report['variants'][variant]}, {where}")
+        labels.append(f"{report['variants'][variant]}\n{where}")
     grid = draw_grid(rows, labels, report["prompts"])
     text = json.dumps(report, ensure_ascii=False, allow_nan=False)
     figure_png, grid_png = _png(figure), _png(grid)

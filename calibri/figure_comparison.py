@@ -6,6 +6,7 @@ pyplot, as in `figure.py`.
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -62,11 +63,11 @@ def draw_comparison(report: Mapping[str, Any]) -> NDArray[np.uint8]:
             for band in bands:
                 for row in ("mean", "paired"):
                     for column, measure in enumerate(band):
-                        width = 0.97 / max(len(band), 3)
+                        width = 0.98 / max(len(band), 2)
                         place = (
-                            0.05 + column * width,
+                            0.06 + column * width,
                             1 - (top + _GAP / 2 + _PANEL) / total,
-                            width - 0.055,
+                            width - 0.065,
                             _PANEL / total,
                         )
                         axes = figure.add_axes(place)
@@ -88,7 +89,8 @@ def _words(report: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
     for sentence in sentences(report):
         lines += textwrap.wrap(sentence, 180, initial_indent="· ", subsequent_indent="   ")
-    return lines[:MOST_WORDS]
+    # True minus signs, as Matplotlib's axes have.
+    return [re.sub(r"(?<=[ \[(])-(?=\d)", "−", line) for line in lines[:MOST_WORDS]]
 
 
 def _handles(report: Mapping[str, Any]) -> list[Line2D]:

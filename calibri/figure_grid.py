@@ -22,7 +22,8 @@ def draw_grid(
 ) -> NDArray[np.uint8]:
     """`rows` of pictures, each [P, H, W, 3] from the same noise, as a picture [H', 1400, 3].
 
-    `labels` stand at the rows, `prompts` above the columns.
+    `labels` stand at the rows, cut where they are long but for their last line; `prompts` stand
+    above the columns.
     """
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -38,11 +39,13 @@ def draw_grid(
         canvas: Any = FigureCanvasAgg(figure)
         for row, (label, pictures) in enumerate(zip(labels, rows, strict=True)):
             bottom = total - _TOP - row * (tall + _GAP) - tall
-            lines = textwrap.wrap(label, max(12, int(tall * 12)), max_lines=3, placeholder="…")
+            # A title may be long; its last line, the setting, is always there.
+            name, _, setting = label.rpartition("\n")
+            lines = textwrap.wrap(name, max(12, int(tall * 12)), max_lines=2, placeholder="…")
             figure.text(
                 0.4 / (WIDTH / _DPI),
                 (bottom + tall / 2) / total,
-                "\n".join(lines),
+                "\n".join([*lines, setting]),
                 rotation=90,
                 ha="center",
                 va="center",

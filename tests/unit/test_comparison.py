@@ -161,7 +161,9 @@ def test_what_cannot_be_compared_is_refused() -> None:
 
 def test_presets_are_named_by_their_titles_and_told_apart() -> None:
     long = "x" * 200
-    names = variant_names(["flux: HPSv3", "flux: HPSv3", "", "plain", " two\nlines ", long, long])
+    names = variant_names(
+        ["flux.safetensors: HPSv3", "flux: HPSv3", "", "plain", " two\nlines ", long, long]
+    )
     assert names[:6] == (
         "plain",
         "flux: HPSv3",
