@@ -17,7 +17,6 @@ from scipy.special import stdtrit
 
 from .evaluation import Floats, Sample
 
-RESAMPLES = 10_000
 DRAWS = 4000  # of the largest t; its quantile is known to 1 %
 LEVEL = 0.95
 VALIDATED_FINALISTS = 2
@@ -76,11 +75,6 @@ def mean_interval(values: Floats) -> Interval:
     percentile or BCa, are too narrow (docs/gain.md).
     """
     return _interval(values, _student(len(values)))
-
-
-def bootstrap_interval(values: Floats, seed: int) -> Interval:
-    """`mean_interval`, under the name that callers elsewhere still have."""
-    return mean_interval(values)
 
 
 def chosen_interval(values: Floats, considered: Floats, seed: int) -> Interval:

@@ -27,7 +27,7 @@ from ..calibri.atomic_file import write_atomically
 from ..calibri.coefficients import coefficient_space
 from ..calibri.ensemble_space import ensemble_space
 from ..calibri.evaluation import Floats, samples
-from ..calibri.selection import bootstrap_interval
+from ..calibri.selection import mean_interval
 from ..demo.checker import check
 from ..demo.evaluator import DemoEvaluator
 from ..demo.pictures import DemoModels
@@ -146,7 +146,7 @@ def _tensor(pictures: NDArray[np.uint8]) -> Tensor:
 
 def _mean(values: Floats, digits: int = 4) -> dict[str, float]:
     """The mean and its 95 % interval over prompts."""
-    interval = bootstrap_interval(values, 0)
+    interval = mean_interval(values)
     return {name: round(value, digits) for name, value in vars(interval).items()}
 
 

@@ -21,7 +21,7 @@ from ..calibri.calibration import RunConfig, calibrate
 from ..calibri.coefficients import coefficient_space
 from ..calibri.ensemble_space import ensemble_space
 from ..calibri.journal import Journal
-from ..calibri.selection import bootstrap_interval
+from ..calibri.selection import mean_interval
 from ..demo.autoencoder import Autoencoder
 from ..demo.evaluator import DemoEvaluator
 from ..demo.model import Flux
@@ -104,9 +104,7 @@ def _measure(
         last = calibrate(config, at.space, at, journal).history[-1].vector
     for count in _STEP_COUNTS:
         calibrated = judge(evaluator(judged, count), last, 5)
-        gains = {
-            key: bootstrap_interval(calibrated[key] - plain[count][key], 0) for key in calibrated
-        }
+        gains = {key: mean_interval(calibrated[key] - plain[count][key]) for key in calibrated}
         rows = {
             key: [round(value, 4) for value in (gain.mean, gain.low, gain.high)]
             for key, gain in gains.items()

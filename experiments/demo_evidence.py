@@ -22,7 +22,7 @@ from ..calibri.calibration import RunConfig, calibrate
 from ..calibri.ensemble_space import ensemble_space
 from ..calibri.evaluation import samples
 from ..calibri.journal import Journal
-from ..calibri.selection import bootstrap_interval
+from ..calibri.selection import mean_interval
 from ..demo.prompts import generate_prompts
 from .demo_judge import measure
 from .host import DemoPipeline, load_demo
@@ -138,9 +138,7 @@ def report(folder: Path) -> None:
         judged = json.loads((run / "judged.json").read_text())
         gains = {
             steps: {
-                name: vars(
-                    bootstrap_interval(np.subtract(judged[steps][name], plain[steps][name]), 0)
-                )
+                name: vars(mean_interval(np.subtract(judged[steps][name], plain[steps][name])))
                 for name in MEASURES
             }
             for steps in judged
