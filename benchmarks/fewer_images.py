@@ -25,14 +25,16 @@ from ..calibri.coefficients import coefficient_space
 from ..calibri.configuration import RunConfig
 from ..calibri.course import Course, Request
 from ..calibri.ensemble_space import EnsembleSpace, ensemble_space
-from ..calibri.evaluation import Floats
+from ..calibri.evaluation import Floats, Sample
 from ..calibri.journal import Evaluation
 from ..calibri.outcome import Outcome
+from ..calibri.racing import Drawn, race
 from ..calibri.search import PROFILES
 from .search import _seeds
 
 HELD_OUT = 64  # prompts
 TRAINING = 512
+RACES = 100  # for each run, each with noise of its own
 # Size, decades of curvature, distance of the optimum; first that of benchmarks/search.py.
 TOYS = ((57, 3.0, 0.3), (24, 2.0, 0.3), (114, 3.0, 0.3), (57, 1.0, 0.15), (57, 4.0, 0.5))
 
@@ -67,8 +69,6 @@ class Run:
     gain: float
     """Of what it recommends, true, in initial gaps."""
     images: int
-    selection: int
-    """Images of them that picked among the finalists."""
 
 
 def run(config: RunConfig, toy: Toy, noise: float) -> Run:
@@ -76,7 +76,7 @@ def run(config: RunConfig, toy: Toy, noise: float) -> Run:
     space, random = toy_space(len(toy.optimum)), np.random.default_rng(config.seed)
     offsets = np.random.default_rng(7).standard_normal(len(config.all_prompts))
     steps = Course(config, space, lambda generation: False).steps()
-    counts: dict[str, int] = {}
+    images = 0
     answer: Evaluation | None = None
     while True:
         try:
@@ -89,14 +89,10 @@ def run(config: RunConfig, toy: Toy, noise: float) -> Run:
             rewards = noise * random.standard_normal((len(wanted.vectors), len(wanted.bucket)))
             rewards += offsets[[sample.prompt for sample in wanted.bucket]]
             rewards -= toy.gap(wanted.vectors)[:, None]
-            role = wanted.role.split()[0]
-            counts[role] = counts.get(role, 0) + rewards.size
-            answer = Evaluation(
-                0, role, wanted.generation, wanted.vectors, wanted.bucket, (), rewards, 0.0
-            )
-    return Run(
-        outcome, 1 - float(toy.gap(outcome.vector)), sum(counts.values()), counts["selection"]
-    )
+            images += rewards.size
+            vectors, bucket, role = wanted.vectors, wanted.bucket, wanted.role
+            answer = Evaluation(0, role, wanted.generation, vectors, bucket, (), rewards, 0.0)
+    return Run(outcome, 1 - float(toy.gap(outcome.vector)), images)
 
 
 def toy_space(size: int) -> EnsembleSpace:
@@ -141,25 +137,43 @@ def stopping(seeds: range, noise: float, generations: int) -> Iterator[dict[str,
 
 
 def racing(seeds: range, noise: float, generations: int) -> Iterator[dict[str, Any]]:
-    """How many of the images that pick among finalists racing draws, and what it loses."""
-    found, full = [], []
+    """How many of the images that pick among a run's finalists racing draws, and what it loses."""
+    drawn, raced, full, same = [], [], [], []
     for seed in seeds:
         toy = Toy.make(seed, *TOYS[0])
         config = configuration(generations=generations, seed=seed, bucket_size=0)
-        ran = run(config, toy, noise)
-        vectors = np.stack([finalist.vector for finalist in ran.outcome.finalists])
-        gains = 1 - toy.gap(vectors)
-        random = np.random.default_rng(seed)
-        rewards = gains[:, None] + noise * random.standard_normal((len(vectors), HELD_OUT))
-        full.append(gains[int(rewards.mean(axis=1).argmax())])
-        found.append((ran, ran.selection / (len(vectors) * HELD_OUT)))
+        finalists = run(config, toy, noise).outcome.finalists
+        gains = 1 - toy.gap(np.stack([finalist.vector for finalist in finalists]))
+        bucket, random = config.selection_samples(generations), np.random.default_rng(seed)
+        for _ in range(RACES):
+            rewards = gains[:, None] + noise * random.standard_normal((len(gains), HELD_OUT))
+            pick, images = _race(rewards, bucket)
+            best = int(rewards.mean(axis=1).argmax())
+            drawn.append(images / rewards.size)
+            raced.append(gains[pick])
+            full.append(gains[best])
+            same.append(pick == best)
     yield {
         "of": generations,
-        "share_drawn": float(np.mean([share for _, share in found])),
-        "mean_gain": float(np.mean([ran.gain for ran, _ in found])),
-        "mean_gain_of_all_drawn": float(np.mean(full)),
-        **_medians([ran for ran, _ in found]),
+        "share_drawn": float(np.mean(drawn)),
+        "gain": float(np.mean(raced)),
+        "gain_of_all_drawn": float(np.mean(full)),
+        "same_pick": float(np.mean(same)),
     }
+
+
+def _race(rewards: Floats, bucket: tuple[Sample, ...]) -> tuple[int, int]:
+    """Who wins a race with these rewards [F, S], and how many images that draws."""
+    rounds = race(len(rewards), "selection", bucket)
+    wanted, images, at = next(rounds), 0, 0
+    while True:
+        until = at + len(wanted.bucket)
+        part = rewards[list(wanted.entrants), at:until]
+        images, at = images + part.size, until
+        try:
+            wanted = rounds.send(Drawn(part, wanted.bucket))
+        except StopIteration as end:
+            return end.value.pick, images
 
 
 def pilots(seeds: range, noise: float, generations: int) -> Iterator[dict[str, Any]]:
