@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import comfy.model_management
-import folder_paths
 import numpy as np
 import pytest
 import torch
@@ -23,18 +22,10 @@ from comfyui_calibri.nodes.editing import CalibriEdit
 from .tiny_fixtures import inference  # noqa: F401
 from .tiny_patchers import Brightness, make_clip, make_model, make_vae
 
-pytestmark = pytest.mark.oldest
+pytestmark = [pytest.mark.oldest, pytest.mark.usefixtures("output")]
 
 PROMPTS = ("a red circle", "two green stars")
 BLOCKS = ("double.0", "double.1", "single.0", "single.1")
-
-
-@pytest.fixture(autouse=True)
-def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """ComfyUI's output folder, and its user folder too."""
-    for folder in ("output_directory", "user_directory"):
-        monkeypatch.setattr(folder_paths, folder, str(tmp_path))
-    return tmp_path
 
 
 @pytest.fixture(scope="module")
@@ -122,10 +113,12 @@ def test_scale_0_is_the_model_of_a_preset_that_leaves_the_block_out(
 def test_a_cancelled_analysis_goes_on_and_more_images_extend_it(
     inputs: dict[str, Any], output: Path
 ) -> None:
-    inputs = {**inputs, "only": "single.1"}
     whole = gains(analyze(inputs, run_name="whole", images_per_prompt=2))
     with pytest.raises(comfy.model_management.InterruptProcessingException):
-        analyze(inputs, reward=Stops(2))
+        analyze(inputs, reward=Stops(1))
+    with Journal.read(output / "calibri" / "runs" / "trial" / "journal.sqlite") as journal:
+        (begun,) = journal.evaluations()
+        assert 0 < begun.done < begun.rewards.size
     analyze(inputs)
     assert gains(analyze(inputs, images_per_prompt=2)) == whole
     again = gains(analyze(inputs, images_per_prompt=2, reward=Stops(1)))
@@ -136,7 +129,7 @@ def test_a_cancelled_analysis_goes_on_and_more_images_extend_it(
     ]
     with Journal.read(output / "calibri" / "runs" / "trial" / "journal.sqlite") as journal:
         assert [e.kind for e in journal.events()].count("finished") == 3
-    analyze(inputs, seed=2)
+    analyze(inputs, only="single.1")
     assert (output / "calibri" / "trial-2").is_dir()
 
 

@@ -14,6 +14,8 @@ from .dits import CASES
 from .dits.case import ALL, DitCase
 from .dits.fixtures import made_or_skipped
 
+pytestmark = pytest.mark.oldest
+
 ONE_OF_EACH = {case.family: case for case in reversed(CASES) if case.family in LAYERS_OF}
 
 
