@@ -22,7 +22,10 @@ WORKFLOWS = Path(__file__).resolve().parents[1] / "workflows"
 GENERATE = WORKFLOWS / "Calibri - generate with a preset.jpg"
 CALIBRATE = WORKFLOWS / "Calibri - calibrate.jpg"
 BACKGROUND = WORKFLOWS / "Calibri - calibrate in the background.jpg"
+EVALUATE = WORKFLOWS / "Calibri - evaluate a preset.jpg"
 SIDE = 512  # pixels of a thumbnail's side
+# Of an evaluation's grid.png, in pixels: where its pictures begin, one of eight with its gap.
+GRID_BEGINS, GRID_CELL, GRID_GAP = 75, 164, 5
 PICTURES = 8  # of each model
 CAPTION = 32  # pixels of the line that says which is which
 INK, PLAIN, CALIBRATED, PAPER = "#1f2937", "#6b7280", "#4f46e5", "#ffffff"
@@ -83,6 +86,42 @@ def background_thumbnail(report: dict[str, Any]) -> Image.Image:
     return thumbnail
 
 
+def evaluate_thumbnail(report: dict[str, Any], grid: Image.Image) -> Image.Image:
+    """The first reward over steps, plain and calibrated, above four pictures of both."""
+    thumbnail = Image.new("RGB", (SIDE, SIDE), PAPER)
+    thumbnail.paste(Image.fromarray(_draw_curves(report)), (0, 0))
+    right, bottom = (GRID_BEGINS + count * GRID_CELL - GRID_GAP for count in (4, 2))
+    pictures = grid.crop((GRID_BEGINS, GRID_BEGINS, right, bottom))
+    thumbnail.paste(pictures.resize((SIDE, SIDE // 2), Image.Resampling.LANCZOS), (0, SIDE // 2))
+    return thumbnail
+
+
+def _draw_curves(report: dict[str, Any]) -> NDArray[np.uint8]:
+    """An evaluation's first reward over steps: [SIDE / 2, SIDE, 3]."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(SIDE / 100, SIDE / 200), dpi=100, facecolor=PAPER)
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.12, 0.17, 0.85, 0.68))
+    steps = [setting["steps"] for setting in report["settings"]]
+    (reward, *_) = report["rewards"]
+    for variant, (name, colour) in enumerate((("plain", PLAIN), ("calibrated", CALIBRATED))):
+        cells = [cell for cell in report["cells"] if cell["variant"] == variant]
+        means = [cell["rewards"][reward]["mean"] for cell in cells]
+        axes.plot(steps, means, color=colour, marker="o", label=name, linewidth=2)
+    axes.set_title("plain and calibrated over steps", color=INK, fontsize=12, loc="left")
+    axes.set_xscale("log")
+    axes.set_xticks(steps, [str(count) for count in steps])
+    axes.minorticks_off()
+    axes.set_xlabel("steps", color=PLAIN, labelpad=-2)
+    axes.tick_params(colors=PLAIN, labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
 def _draw_gain(report: dict[str, Any]) -> NDArray[np.uint8]:
     """Held-out gain by generation with its interval: [SIDE / 2, SIDE, 3]."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -126,14 +165,12 @@ def newest_pictures(folder: Path, prefix: str) -> Pictures:
     return [Image.open(file).convert("RGB") for file in files]
 
 
-def newest_run(folder: Path) -> Path:
-    """The folder of the calibration finished last; FileNotFoundError where there is none."""
-    reports = sorted(folder.glob("*/report.json"), key=lambda file: file.stat().st_mtime)
-    if not reports:
-        raise FileNotFoundError(
-            f"{folder} holds no finished calibration: run the calibrate workflow first."
-        )
-    return reports[-1].parent
+def newest_folder(folder: Path, result: str) -> Path:
+    """The subfolder that got its `result` last; FileNotFoundError where none has one."""
+    results = sorted(folder.glob(f"*/{result}"), key=lambda file: file.stat().st_mtime)
+    if not results:
+        raise FileNotFoundError(f"No folder in {folder} has {result}: run its workflow first.")
+    return results[-1].parent
 
 
 def _save(thumbnail: Image.Image, path: Path) -> None:
@@ -146,14 +183,21 @@ def _save(thumbnail: Image.Image, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, required=True, help="ComfyUI's output folder")
-    folder = parser.parse_args().output / "calibri"
-    plain, calibrated = (newest_pictures(folder, name) for name in ("plain", "calibrated"))
-    run = newest_run(folder)
-    report = json.loads((run / "report.json").read_text(encoding="utf-8"))
-    grid = Image.open(run / "before_after.png").convert("RGB")
-    _save(generate_thumbnail(plain, calibrated), GENERATE)
-    _save(calibrate_thumbnail(report, grid), CALIBRATE)
-    _save(background_thumbnail(report), BACKGROUND)
+    parser.add_argument("--only", choices=("calibrations", "evaluation"), help="not all of them")
+    options = parser.parse_args()
+    folder = options.output / "calibri"
+    if options.only != "evaluation":
+        plain, calibrated = (newest_pictures(folder, name) for name in ("plain", "calibrated"))
+        run = newest_folder(folder, "report.json")
+        report = json.loads((run / "report.json").read_text(encoding="utf-8"))
+        grid = Image.open(run / "before_after.png").convert("RGB")
+        _save(generate_thumbnail(plain, calibrated), GENERATE)
+        _save(calibrate_thumbnail(report, grid), CALIBRATE)
+        _save(background_thumbnail(report), BACKGROUND)
+    if options.only != "calibrations":
+        run = newest_folder(folder, "evaluation.json")
+        report = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
+        _save(evaluate_thumbnail(report, Image.open(run / "grid.png").convert("RGB")), EVALUATE)
 
 
 if __name__ == "__main__":

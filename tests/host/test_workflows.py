@@ -95,6 +95,28 @@ def test_calibrate_leaves_a_preset_a_report_and_pictures(
 
 
 @pytest.mark.slow
+def test_evaluate_compares_plain_and_calibrated(client: ComfyClient, server: ComfyServer) -> None:
+    prompt = client.prompt_from_workflow(_workflow("evaluate a preset"))
+    node = _only(prompt, "CalibriEvaluate")
+    prompt[node]["inputs"].update(steps="2, 4", max_prompts=4, name="workflow-evaluation")
+    result = client.run(prompt)
+
+    shown = _pictures(client, result, node)
+    previews = [n for n, entry in prompt.items() if entry["class_type"] == "PreviewImage"]
+    for preview, picture in zip(sorted(previews, key=int), shown, strict=True):  # report, grid
+        (previewed,) = _pictures(client, result, preview)
+        assert np.array_equal(previewed, picture)
+        assert picture.std() > 1
+    folder = server.output / "calibri" / "workflow-evaluation"
+    numbers = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+    assert len(numbers["cells"]) == 4
+    assert all(cell["diversity"]["mean"] > 0 for cell in numbers["cells"])
+    page = (folder / "evaluation.html").read_text(encoding="utf-8")
+    assert "demo reward" in page
+    assert str(folder / "evaluation.html") in result.outputs[node]["text"][0]
+
+
+@pytest.mark.slow
 def test_in_the_background_pictures_come_at_once_and_the_preset_later(
     client: ComfyClient, server: ComfyServer
 ) -> None:
