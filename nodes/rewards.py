@@ -132,10 +132,11 @@ class CalibriLoadReward(io.ComfyNode):
 
 
 def _published(kind: str, file: str, clip: str) -> ManagedReward:
-    """The reward `kind` of the files of those names; ValueError where one is missing."""
+    """The reward `kind` of the files of those names; ValueError where one is missing or broken."""
     from ..rewards.aesthetic import Aesthetic
     from ..rewards.clip_rewards import CLIPScore, HPSv2, PickScore
     from ..rewards.imagereward import ImageReward
+    from ..rewards.weights_file import check_whole
     from ..rewards.weights_mark import weights_mark
     from .managed_reward import ManagedReward
 
@@ -145,7 +146,9 @@ def _published(kind: str, file: str, clip: str) -> ManagedReward:
     entry = catalogue.KINDS[kind]
     others = reward_files.WITH_CLIP if entry is catalogue.CLIP_SCORE else ()
     path = reward_files.chosen(entry, file, others)
-    name = kind if entry.fits(f"{path.parent.name}/{path.name}") else f"{kind} ({path.stem})"
+    check_whole(kind, path)
+    known = entry.fits(f"{path.parent.name}/{path.name}")
+    name = kind if known else f"{kind} ({catalogue.called(path)})"
 
     def made(
         name: str, card: Card, load: Callable[[], NetworkReward], *beside: Path
@@ -157,6 +160,9 @@ def _published(kind: str, file: str, clip: str) -> ManagedReward:
         return made(name, ImageReward.card, lambda: ImageReward.load(path, words), words)
     if entry is catalogue.AESTHETIC:
         tower = reward_files.chosen(catalogue.AESTHETIC_CLIP, clip, reward_files.WITH_IMAGE_TOWER)
+        check_whole(kind, tower)
+        # Scores through different towers differ, and so do the names.
+        name = f"{name} on {catalogue.called(tower)}"
         return made(name, Aesthetic.card, lambda: Aesthetic.load(path, tower), tower)
     words = reward_files.clip_vocabulary()
     if entry is catalogue.PICK_SCORE:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,12 @@ class Published:
             f"{self.kind} needs {self.file} in {place} ({size}, {self.licence}): download it from "
             f"{self.source} and press R."
         )
+
+
+def called(path: Path) -> str:
+    """What people call a weights file: its stem, or its folder where every model's is "model"."""
+    generic = path.stem in ("model", "pytorch_model", "open_clip_pytorch_model")
+    return path.parent.name if generic else path.stem
 
 
 IMAGE_REWARD = Published(

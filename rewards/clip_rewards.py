@@ -10,6 +10,7 @@ from torch import Tensor
 
 from . import pixels
 from .batch import check_batch, check_prompts, check_scores
+from .catalogue import called
 from .clip_towers import ClipTowers, load_clip
 from .protocol import Card
 from .vocabulary import ClipVocabulary
@@ -140,8 +141,7 @@ class CLIPScore(_ClipReward):
     @staticmethod
     def named(path: Path) -> str:
         """Scores of different CLIPs differ, and so do the names."""
-        generic = path.stem in ("model", "pytorch_model", "open_clip_pytorch_model")
-        return f"CLIPScore ({path.parent.name if generic else path.stem})"
+        return f"CLIPScore ({called(path)})"
 
     @classmethod
     def load(cls, path: Path, vocabulary: Path) -> CLIPScore:

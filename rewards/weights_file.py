@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -23,10 +25,7 @@ def read_weights(name: str, path: Path) -> dict[str, Tensor]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and safetensors raise all kinds for damaged files
-        raise ValueError(
-            f"{name} cannot read {path}: it is damaged, half downloaded or no plain weights file "
-            f"({type(error).__name__}); download it again, or get its .safetensors."
-        ) from error
+        raise ValueError(_unreadable(name, path, type(error).__name__)) from error
     for wrapper in ("state_dict", "model", "model_state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
@@ -38,6 +37,34 @@ def read_weights(name: str, path: Path) -> dict[str, Tensor]:
     if weights and all(key.startswith("module.") for key in weights):
         weights = {key.removeprefix("module."): value for key, value in weights.items()}
     return weights
+
+
+def check_whole(name: str, path: Path) -> None:
+    """Look at both ends of a weights file, in milliseconds and without reading its tensors.
+
+    Raises ValueError, naming the reward `name`, for a page in its place, half a download and the
+    like, and OSError where there is no file.
+    """
+    try:
+        if path.suffix.lower() == ".safetensors":
+            with safe_open(path, "pt"):  # compares its header with its length
+                return
+        with path.open("rb") as file:
+            # PyTorch's archive has its directory last; files of before 1.6 are a plain pickle.
+            whole = is_zipfile(file)
+            file.seek(0)
+            whole = whole or file.read(1) == b"\x80"
+    except SafetensorError as error:
+        raise ValueError(_unreadable(name, path, type(error).__name__)) from error
+    if not whole:
+        raise ValueError(_unreadable(name, path, "no PyTorch file"))
+
+
+def _unreadable(name: str, path: Path, why: str) -> str:
+    return (
+        f"{name} cannot read {path}: it is damaged, half downloaded or no plain weights file "
+        f"({why}); download it again, or get its .safetensors."
+    )
 
 
 def load_exactly(name: str, path: Path, network: nn.Module, weights: dict[str, Tensor]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -184,6 +185,7 @@ def test_the_aesthetic_head_finds_its_clip(models: Path) -> None:
     clip = {k: v for k, v in small.tensors(entry["clip"]).items() if k.startswith("visual.")}
     save_file(clip, models / "clip_vision" / "clip_vision_l.safetensors")
     reward = published("LAION aesthetic")
+    assert reward.name == "LAION aesthetic on clip_vision_l"
     assert reward.score(picture(), [""]).item() == pytest.approx(entry["scores"][0], abs=1e-6)
 
 
@@ -212,11 +214,13 @@ def test_a_workflow_names_nothing_outside_the_models_folders(models: Path, name:
             published(kind, name)
 
 
-def test_a_damaged_file_is_named_when_it_is_used(models: Path) -> None:
+def test_a_damaged_file_is_named_before_the_run(models: Path) -> None:
     (models / "reward" / "PickScore_v1.safetensors").write_bytes(b"<html>404</html>")
-    reward = published("PickScore")
-    with pytest.raises(ValueError, match=r"PickScore cannot read .*PickScore_v1\.safetensors"):
-        reward.score(picture(), ["a cat"])
+    folder_paths.filename_list_cache.clear()
+    said = str(CalibriLoadReward.validate_inputs("PickScore", "auto", "auto"))
+    assert re.match(r"PickScore cannot read .*PickScore_v1\.safetensors: it is damaged", said)
+    with pytest.raises(ValueError, match="PickScore cannot read"):
+        published("PickScore")
 
 
 def test_score_images_gives_every_score_and_their_mean() -> None:

@@ -16,7 +16,7 @@ from comfyui_calibri.rewards.aesthetic import Aesthetic
 from comfyui_calibri.rewards.clip_towers import load_clip
 from comfyui_calibri.rewards.imagereward import ImageReward
 from comfyui_calibri.rewards.vocabulary import BertVocabulary, ClipVocabulary
-from comfyui_calibri.rewards.weights_file import load_exactly, read_weights
+from comfyui_calibri.rewards.weights_file import check_whole, load_exactly, read_weights
 
 from .. import reward_originals as small
 
@@ -69,6 +69,23 @@ def test_damaged_and_foreign_weights_files_are_named(tmp_path: Path) -> None:
     torch.save([torch.zeros(2)], tmp_path / "list.pt")
     with pytest.raises(ValueError, match="no named tensors"):
         read_weights("X", tmp_path / "list.pt")
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.pt", "old.pt"])
+def test_half_a_download_is_seen_without_reading_it(tmp_path: Path, name: str) -> None:
+    path, tensors = tmp_path / name, {"weight": torch.ones(1000)}
+    if name == "a.safetensors":
+        save_file(tensors, path)
+    else:
+        torch.save(tensors, path, _use_new_zipfile_serialization=name != "old.pt")
+    check_whole("X", path)
+    whole = path.read_bytes()
+    for broken in (whole[: len(whole) // 2], b"<html>404</html>", b""):
+        path.write_bytes(broken)
+        if name == "old.pt" and broken[:1] == whole[:1]:
+            continue  # a plain pickle says its length nowhere: found when it is read
+        with pytest.raises(ValueError, match=f"X cannot read .*{name}: it is damaged"):
+            check_whole("X", path)
 
 
 def test_a_pickle_in_a_weights_file_is_not_run(tmp_path: Path) -> None:
