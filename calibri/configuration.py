@@ -90,6 +90,12 @@ class RunConfig:
         """What `Sample.prompt` indexes: the prompts searched on, then those held out."""
         return (*self.prompts, *self.validation_prompts)
 
+    @property
+    def ending(self) -> list[str]:
+        """What is asked of its end: its judges, by name and weights, and whether to keep anyway."""
+        judges = [f"{name} {mark}".rstrip() for name, mark in self.judges.items()]
+        return [*judges, *(["keep anyway"] if self.keep_anyway else [])]
+
     def validation_samples(self) -> tuple[Sample, ...]:
         """The fixed samples of every validation."""
         return self._held_out("validation", 0)

@@ -17,6 +17,7 @@ from ..calibri.search import PROFILES
 from . import folders, sockets
 from .messages import show_on_node
 
+OTHER_REWARDS = 3
 MOST_HELD_OUT = 64  # prompts, where the node splits one list itself
 
 
@@ -86,6 +87,16 @@ def calibration_inputs() -> list[io.Input]:
             f"a quarter of the prompts, at most {MOST_HELD_OUT}, is held out.",
         ),
         sockets.Reward.Input("reward", tooltip="What the search raises."),
+        *(
+            sockets.Reward.Input(
+                f"other_reward_{number}",
+                optional=True,
+                tooltip="Judges the result, plain against calibrated, and takes no part in the "
+                "search: where the searched reward rises and this one falls, the preset exploits "
+                "it. Connect one later and queue again to have a finished run judged.",
+            )
+            for number in range(1, OTHER_REWARDS + 1)
+        ),
         io.String.Input(
             "negative", default="", multiline=True, tooltip="Negative prompt; unused at cfg 1."
         ),
@@ -182,6 +193,15 @@ def calibration_inputs() -> list[io.Input]:
             )
         ),
         *_member_inputs(),
+        sockets.advanced(
+            io.Boolean.Input(
+                "keep_anyway",
+                default=False,
+                optional=True,
+                tooltip="Where nothing is better than the plain model no preset is saved. On, the "
+                "best of what was found is saved all the same, and says so.",
+            )
+        ),
     ]
 
 

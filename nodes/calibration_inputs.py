@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import comfy.samplers
 from ..calibri.coefficients import coefficient_space
 from ..calibri.configuration import RunConfig, run_record
 from ..calibri.ensemble_space import EnsembleSpace, ensemble_space
+from ..calibri.judging import DIVERSITY
 from ..calibri.presets import Guidance, Preset
 from ..calibri.prompts import split_prompts
 from ..calibri.warm_start import warm_start
@@ -69,12 +70,17 @@ def prepare(
     guided_members: bool = False,
     start_from: Preset | None = None,
     preview_vae: VAE | None = None,
+    other_reward_1: Reward | None = None,
+    other_reward_2: Reward | None = None,
+    other_reward_3: Reward | None = None,
+    keep_anyway: bool = False,
     watch: Callable[[int, int], None] | None = None,
 ) -> Prepared:
     """The calibration of the inputs of `calibrate.calibration_inputs`; `watch` is the evaluator's.
 
     Raises ValueError with one sentence for what does not fit together.
     """
+    others = _others(reward, (other_reward_1, other_reward_2, other_reward_3))
     if held_out is None:
         count = max(2, min(MOST_HELD_OUT, len(prompts) // 4))
         split = split_prompts(prompts, count, seed)
@@ -94,12 +100,29 @@ def prepare(
         bucket_size=bucket_size,
         validate_every=validate_every,
         sampling=sampling,
+        judges={**{name: weights_of(other) for name, other in others.items()}, DIVERSITY: ""},
+        keep_anyway=keep_anyway,
     )
     preview = None if preview_vae is None else Preview(preview_vae, vae, len(prompts))
     evaluator = ComfyEvaluator(
-        model, clip, vae, reward, space, settings, config.all_prompts, watch, preview
+        model, clip, vae, reward, space, settings, config.all_prompts, watch, preview, others
     )
     return Prepared(model, config, space, evaluator)
+
+
+def _others(reward: Reward, connected: Sequence[Reward | None]) -> dict[str, Reward]:
+    """The other rewards by their names."""
+    others: dict[str, Reward] = {}
+    for number, other in enumerate(connected, 1):
+        if other is None:
+            continue
+        if other.name in {reward.name, *others}:
+            raise ValueError(
+                f"other_reward_{number} is {other.name}, which is connected already; connect a "
+                "reward that the search does not raise, each once."
+            )
+        others[other.name] = other
+    return others
 
 
 def sampling_record(

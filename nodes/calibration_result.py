@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,12 @@ from ..calibri.calibration import Outcome
 from ..calibri.evaluation import Floats
 from ..calibri.figure import draw_report
 from ..calibri.journal import Journal
+from ..calibri.judging import DIVERSITY, Judgement
+from ..calibri.preset_metadata import held_out
 from ..calibri.presets import Preset, RewardChange, describe_members, fingerprint, save_preset
 from ..calibri.report import build_report, save_picture, save_report
-from ..calibri.selection import START, Interval
+from ..calibri.selection import Interval
+from ..calibri.verdict import judged, objections, verdict
 from . import folders, identity, runs
 from .calibration_inputs import Prepared
 from .patching import diffusion_model
@@ -37,34 +40,53 @@ class RunResult:
 
 
 def conclude(prepared: Prepared, run_id: str, outcome: Outcome, journal: Journal) -> RunResult:
-    """Save what a finished run found and draw its report; samples the report's pictures."""
+    """Save what a finished run found and draw its report; samples the report's pictures.
+
+    Where nothing was better than the plain model there is no preset to save, and one that was saved
+    of this run before goes.
+    """
     config, folder = prepared.config, runs.output_folder(run_id)
     numbers = build_report(outcome, prepared.space, journal)
-    samples = len(config.confirmation_samples(outcome.generations))
     preview = prepared.evaluator.preview
     agreement = None if preview is None else preview.agreement
     if agreement is not None:
         numbers["preview_decoder"] = agreement.record()
-    change = measured(config.reward, outcome.before.mean, outcome.after.mean, outcome.gain, samples)
-    preset = make_preset(prepared, outcome.vector, change)
+    preset = _found_preset(prepared, outcome)
     folders.make_folder(folder)
-    save_preset(folder / runs.PRESET, preset, overwrite=True)
+    if outcome.generation == 0:
+        (folder / runs.PRESET).unlink(missing_ok=True)
+    else:
+        save_preset(folder / runs.PRESET, preset, overwrite=True)
     save_report(folder / runs.REPORT, numbers)
     before, after, captions = _pictures(prepared, outcome)
     report = draw_report(numbers, before, after, captions)
     save_picture(folder / runs.REPORT_PICTURE, report)
     save_picture(folder / runs.BEFORE_AFTER, before_and_after(before, after))
+    said = [
+        verdict(outcome, config.reward, len(config.validation_prompts)),
+        *judged(outcome),
+        *objections(outcome, config.reward),
+    ]
+    if outcome.stopped is not None:
+        said.append(outcome.stopped.sentence)
+    said += _where(outcome, preset, folder)
+    if agreement is not None:
+        said.append(agreement.sentence)
     return RunResult(
         preset=preset,
         report=torch.from_numpy(report.astype(np.float32) / 255.0)[None],
         pictures=[runs.as_output(folder / n) for n in (runs.REPORT_PICTURE, runs.BEFORE_AFTER)],
-        text=_summary(prepared, outcome, preset, folder)
-        + ("" if agreement is None else f" {agreement.sentence}"),
+        text=" ".join(said),
     )
 
 
-def make_preset(prepared: Prepared, vector: Floats, change: RewardChange | None) -> Preset:
-    """The preset with this vector [D] and the gain that was measured for it."""
+def make_preset(
+    prepared: Prepared,
+    vector: Floats,
+    rewards: tuple[RewardChange, ...] = (),
+    diversity: RewardChange | None = None,
+) -> Preset:
+    """The preset with this vector [D] and what was measured of it."""
     model, space, config = prepared.model, prepared.space, prepared.config
     base = identity.file_name(model)
     return Preset(
@@ -78,22 +100,50 @@ def make_preset(prepared: Prepared, vector: Floats, change: RewardChange | None)
         fingerprint=fingerprint(diffusion_model(model)),
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         sampling={name: value for name, value in config.sampling.items() if name in _TOLD},
-        rewards=() if change is None else (change,),
+        rewards=rewards,
+        diversity=diversity,
+        prompts=held_out(config.validation_prompts) if rewards else None,
     )
 
 
-def measured(
+def searched_change(
     reward: str, before: float, after: float, gain: Interval, samples: int
 ) -> RewardChange:
     """The change of the searched reward, as a preset tells it."""
+    return RewardChange(reward, before, after, gain.low, gain.high, samples, searched=True)
+
+
+def _found_preset(prepared: Prepared, outcome: Outcome) -> Preset:
+    """The preset of a run that ended: the identity where nothing was better."""
+    if outcome.generation == 0:
+        return make_preset(prepared, outcome.vector)
+    config = prepared.config
+    samples = len(config.confirmation_samples(outcome.generations))
+    searched = searched_change(
+        config.reward, outcome.before.mean, outcome.after.mean, outcome.gain, samples
+    )
+    others = [_judged_change(found) for found in outcome.judgements if found.name != DIVERSITY]
+    spread = outcome.diversity
+    preset = make_preset(
+        prepared,
+        outcome.vector,
+        (searched, *others),
+        None if spread is None else _judged_change(spread),
+    )
+    if outcome.kept_anyway:
+        return replace(preset, title=f"{preset.title} (no better than the plain model)")
+    return preset
+
+
+def _judged_change(found: Judgement) -> RewardChange:
     return RewardChange(
-        name=reward,
-        before=before,
-        after=after,
-        low=gain.low,
-        high=gain.high,
-        samples=samples,
-        searched=True,
+        found.name,
+        found.before.mean,
+        found.after.mean,
+        found.change.low,
+        found.change.high,
+        found.samples,
+        searched=False,
     )
 
 
@@ -105,23 +155,12 @@ def _pictures(prepared: Prepared, outcome: Outcome) -> tuple[np.ndarray, np.ndar
     return before, after, [evaluator.prompts[sample.prompt] for sample in shown]
 
 
-def _summary(prepared: Prepared, outcome: Outcome, preset: Preset, folder: Path) -> str:
-    config, gain = prepared.config, outcome.gain
-    where = f"Everything is in {folder}."
-    if preset.is_ensemble:
-        where = f"{describe_members(preset)} {where}"
+def _where(outcome: Outcome, preset: Preset, folder: Path) -> list[str]:
+    """What there is to look at."""
     if outcome.generation == 0:
-        return (
-            f"After {outcome.generations} generations nothing was better than the plain model "
-            f"({config.reward} {outcome.before.mean:.4g} on {len(config.validation_prompts)} "
-            f"held-out prompts), so the preset changes nothing. {where}"
-        )
-    found = f"from generation {outcome.generation} of {outcome.generations}"
-    if outcome.generation == START:
-        found = f"the preset it began at, which {outcome.generations} generations did not better"
-    return (
-        f"{config.reward} on {len(config.validation_prompts)} held-out prompts: "
-        f"{outcome.before.mean:.4g} plain, {outcome.after.mean:.4g} calibrated, "
-        f"gain {gain.mean:+.4g} (95 % interval {gain.low:+.4g} to {gain.high:+.4g}), "
-        f"{found}. {where}"
-    )
+        return [
+            "No preset was saved, and the one that this node gives changes nothing; keep_anyway "
+            f"would save the best of what was found. The report is in {folder}."
+        ]
+    members = [describe_members(preset)] if preset.is_ensemble else []
+    return [*members, f"Everything is in {folder}."]

@@ -10,7 +10,7 @@ from . import folders, sockets
 from .messages import show_on_node
 
 if TYPE_CHECKING:
-    from ..calibri.presets import Preset
+    from ..calibri.presets import Preset, RewardChange
 
 
 class CalibriLoadPreset(io.ComfyNode):
@@ -109,8 +109,15 @@ def _words(preset: Preset) -> str:
     origin = f"Made from {preset.origin}. " if preset.origin else ""
     members = f"{describe_members(preset)} " if preset.is_ensemble else ""
     found = ", ".join(f"{name} {value}" for name, value in preset.sampling.items() if value)
-    gains = "".join(
-        f" {reward.name}: {reward.before:.4g} plain, {reward.after:.4g} calibrated."
-        for reward in preset.rewards
-    )
+    gains = "".join(f" {_change(change)}" for change in preset.rewards)
+    if preset.diversity is not None and preset.diversity.fell:
+        gains += " Its pictures of one prompt are more alike than the plain model's."
     return f"{origin}{members}Found with {found or 'settings it does not name'}.{gains}"
+
+
+def _change(change: RewardChange) -> str:
+    """What a reward says of a preset; a gain within chance is none."""
+    said = f"{change.name}: {change.before:.4g} plain, {change.after:.4g} calibrated"
+    if change.searched:
+        return f"{said}." if change.rose else f"{said}, which shows no gain."
+    return f"{said}, which is a fall." if change.fell else f"{said}."

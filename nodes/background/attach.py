@@ -58,15 +58,16 @@ def attach(
         if wish.prompt is not None:  # else the one of earlier still makes these inputs
             record.prompt, record.node, record.withheld = wish.prompt, wish.node, wish.withheld
         more = prepared.config.generations > (record.ended_with or 0)
+        unasked = set(prepared.config.ending) - set(record.ending)  # another reward, say
         begins = (
             (record.state not in (PAUSED, STOPPED, FINISHED))
             or (record.state == PAUSED and record.reason != "")
-            or (record.state == FINISHED and more)
+            or (record.state == FINISHED and (more or unasked))
         )
         if begins or record.state == PAUSED:
             _hand_over(run, prepared, pace)
         if begins and record.state != RUNNING:
-            registry.queue(run, concluding=False if record.state == FINISHED else None)
+            registry.queue(run, concluding=False if record.state == FINISHED and more else None)
         else:
             run.save()
             registry.wake()

@@ -24,7 +24,7 @@ def outputs(run: Run, prepared: Prepared, registry: Registry) -> tuple[Preset, t
     if run.best and run.preset_file.is_file():
         preset = load_preset(run.preset_file)
     else:
-        preset = make_preset(prepared, prepared.space.identity, None)
+        preset = make_preset(prepared, prepared.space.identity)
     picture = draw_course(generations_of(run), prepared.config.generations, prepared.config.reward)
     report = torch.from_numpy(picture.astype(np.float32) / 255.0)[None]
     return preset, report, _words(run, registry)
@@ -36,6 +36,8 @@ def _words(run: Run, registry: Registry) -> str:
     where = f"Run {run.id}, {summary['state']}"
     if summary["reason"]:
         where += f" ({summary['reason']})"
+    if run.record.state == FINISHED and run.record.verdict:
+        return f"{where}: {run.record.verdict}"
     if progress.reward is None or progress.gain is None:
         found = "no result yet: the preset changes nothing"
     else:
@@ -46,7 +48,8 @@ def _words(run: Run, registry: Registry) -> str:
         )
     more = ""
     if run.record.state == RUNNING:
-        more = " It goes on while ComfyUI is idle; queue this again for a better preset."
+        more = f" {progress.pilot}" if progress.pilot else ""
+        more += " It goes on while ComfyUI is idle; queue this again for a better preset."
     elif run.record.state != FINISHED:
         more = " Resume it in the tab Calibri runs."
     done = f"generation {progress.generation} of {progress.generations}"

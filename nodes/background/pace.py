@@ -90,3 +90,9 @@ class PacedEvaluator:
         rewards = self._evaluator.run(batch, vectors, bucket)
         self._decision.end()
         return rewards
+
+    def judge(self, batch: Batch, vectors: Floats, bucket: Sequence[Sample], judge: str) -> Floats:
+        self._decision.begin(len(batch))
+        values = self._evaluator.judge(batch, vectors, bucket, judge)
+        self._decision.end()
+        return values

@@ -36,6 +36,8 @@ class Progress:
     plain: float | None = None
     gain: dict[str, float] | None = None
     """mean, low and high of the paired gain, with its 95 % interval."""
+    pilot: str = ""
+    """What the run's first generations say that it will cost and gain, once they are over."""
 
 
 @dataclass
@@ -67,6 +69,10 @@ class Record:
     """Whether the search recomputed from the journal was the journal's, when last tried."""
     ended_with: int | None = None
     """The budget in generations of a finished run."""
+    ending: list[str] = field(default_factory=list)
+    """What was asked of a finished run's end (`RunConfig.ending`)."""
+    verdict: str = ""
+    """What a finished run found, in words."""
     preset: str | None = None
     """The preset's name in models/calibri, once the run has ended."""
     prompt: dict[str, Any] | None = None

@@ -18,32 +18,46 @@ if TYPE_CHECKING:
 
 
 def save_best(run: Run, prepared: Prepared, best: Best) -> None:
-    """Save the preset of the best validated mean so far, in the run's folder and for its user."""
+    """Save the preset of the best validated mean so far, in the run's folder and for its user.
+
+    There is none where that is the plain model.
+    """
     from ...calibri.presets import save_preset
-    from ..calibration_result import make_preset, measured
+    from ..calibration_result import make_preset, searched_change
+
+    if best.generation == 0:
+        return
 
     config = prepared.config
     samples = len(config.validation_samples())
-    change = measured(config.reward, best.plain, best.reward, best.gain, samples)
-    preset, output = make_preset(prepared, best.vector, change), runs.output_folder(run.id)
+    change = searched_change(config.reward, best.plain, best.reward, best.gain, samples)
+    preset, output = make_preset(prepared, best.vector, (change,)), runs.output_folder(run.id)
     save_preset(run.preset_file, preset, overwrite=True)
     folders.make_folder(output)
     save_preset(output / runs.PRESET, preset, overwrite=True)
 
 
 def keep_preset(run: Run) -> None:
-    """Copy the preset that a finished run recommends from its output folder to its own."""
-    write_atomically(run.preset_file, (runs.output_folder(run.id) / runs.PRESET).read_bytes())
+    """Copy the preset that a finished run recommends from its output folder to its own.
+
+    Where it recommends the plain model, what was the best so far goes.
+    """
+    recommended = runs.output_folder(run.id) / runs.PRESET
+    if recommended.is_file():
+        write_atomically(run.preset_file, recommended.read_bytes())
+    else:
+        run.preset_file.unlink(missing_ok=True)
 
 
 def publish(run: Run) -> None:
     """Copy the best preset to models/calibri, numbered where its name is another preset's.
 
-    Nothing happens before there is one, nor where it is there already.
+    No file is written before there is one, nor where it is there already.
     """
     try:
         data = run.preset_file.read_bytes()
     except FileNotFoundError:
+        run.record.preset = None
         return
     folder = folders.new_preset_path(run.id).parent
     folders.make_folder(folder)

@@ -149,6 +149,7 @@ class _Slice:
             progress.generations = self._prepared.config.generations
             progress.images, progress.total = session.images, session.total
             progress.phase = session.phase
+            progress.pilot = "" if session.pilot is None else session.pilot.sentence
             if best is None or best.generation == progress.best_generation:
                 return
         save_best(run, self._prepared, best)
@@ -169,7 +170,7 @@ class _Slice:
         assert run.journal is not None
         # Its pictures make room too, though those drawn so far are drawn again.
         self._pace.decision.begin(2 * PICTURED)
-        conclude(self._prepared, run.id, outcome, run.journal)
+        result = conclude(self._prepared, run.id, outcome, run.journal)
         self._pace.decision.end()
         keep_preset(run)
         publish(run)
@@ -181,5 +182,7 @@ class _Slice:
             progress.reward, progress.plain = outcome.after.mean, outcome.before.mean
             progress.gain = {"mean": gain.mean, "low": gain.low, "high": gain.high}
             run.record.ended_with = self._prepared.config.generations
+            run.record.ending = self._prepared.config.ending
+            run.record.verdict = result.text
             if run.goes_on:
                 run.change(FINISHED)

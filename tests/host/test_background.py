@@ -76,7 +76,10 @@ def test_it_pauses_goes_on_stops_and_finishes_when_told(start_server: StartServe
     client.run(picture(TINY, 1))
     assert client.summary("run")["images"] == resting["images"]
     client.act("run", "resume")
-    going = client.until("run", lambda now: now["images"] > resting["images"])
+    # Stopped before it has found anything it would have no preset.
+    going = client.until(
+        "run", lambda now: now["images"] > resting["images"] and now["best"], seconds=120
+    )
     assert (going["state"], going["reason"]) == ("running", "")
     client.act("run", "stop")
     stopped = client.until("run", lambda now: now["preset"])

@@ -26,6 +26,7 @@ const PHASES = {
   generation: "searching",
   selection: "comparing the finalists",
   confirmation: "measuring the gain",
+  judging: "asking the other rewards",
 };
 
 /** What can be asked of a run, in these states. */
@@ -102,7 +103,7 @@ export function gainWords(run) {
   if (!run.gain) return "";
   const { mean, low, high } = run.gain;
   if (mean === 0 && low === 0 && high === 0)
-    return run.state === "finished" ? "No gain: the preset changes nothing" : "No gain yet";
+    return run.state === "finished" ? "Nothing better than the plain model was found: no preset" : "No gain yet";
   const places = decimals(low, high);
   const [gain, least, most] = [mean, low, high].map((value) => signed(value, places));
   const values = Number.isFinite(run.reward)
