@@ -156,6 +156,10 @@ class _Answer:
 
 
 def _ask(request: urllib.request.Request, seconds: float) -> _Answer:
+    """The answer; TimeoutError after `seconds`, also where it never ends. Nobody waits for this any
+    more then, but the connection and its thread must end too.
+    """
+    until = time.monotonic() + seconds
     try:
         try:
             answer = _opener().open(request, timeout=seconds)
@@ -163,11 +167,21 @@ def _ask(request: urllib.request.Request, seconds: float) -> _Answer:
             answer = refusal
         with answer:
             kind, target = answer.headers.get_content_type(), answer.headers.get("Location", "")
-            return _Answer(answer.status, answer.read(MOST_ANSWER + 1), kind, target)
+            return _Answer(answer.status, _body(answer, until), kind, target)
     except (OSError, ValueError, http.client.HTTPException) as error:
         if isinstance(getattr(error, "reason", error), TimeoutError):
             raise TimeoutError from None
         return _Answer(0, f"cannot be reached ({getattr(error, 'reason', error)})".encode())
+
+
+def _body(answer: http.client.HTTPResponse | urllib.error.HTTPError, until: float) -> bytes:
+    """Up to a byte more than MOST_ANSWER, piece by piece as it comes."""
+    body = b""
+    while len(body) <= MOST_ANSWER and (piece := answer.read1(MOST_ANSWER + 1 - len(body))):
+        body += piece
+        if time.monotonic() > until:
+            raise TimeoutError
+    return body
 
 
 def _opener() -> urllib.request.OpenerDirector:
