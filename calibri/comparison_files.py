@@ -16,7 +16,7 @@ from .atomic_file import save_atomically
 from .comparison_course import Cells
 from .comparison_html import comparison_page
 from .comparison_words import setting_label
-from .figure_comparison import draw_comparison
+from .figure_comparison import draw_comparison, without_words
 from .figure_grid import draw_grid
 
 NUMBERS = "evaluation.json"
@@ -54,7 +54,7 @@ def save_comparison(folder: Path, report: Mapping[str, Any], cells: Cells) -> Co
     grid = draw_grid(rows, labels, report["prompts"])
     text = json.dumps(report, ensure_ascii=False, allow_nan=False)
     figure_png, grid_png = _png(figure), _png(grid)
-    page = comparison_page(report, figure_png, grid_png)
+    page = comparison_page(report, _png(without_words(figure, report)), grid_png)
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in (
         (FIGURE, figure_png),

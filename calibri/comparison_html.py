@@ -21,8 +21,10 @@ h1 { font-size: 1.5em; } h2 { font-size: 1.15em; margin-top: 2em; }
 img { max-width: 100%; height: auto; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .25em .8em; text-align: right; border-bottom: 1px solid #e5e7eb; }
+th, td { padding: .25em .8em; text-align: right; border-bottom: 1px solid #e5e7eb;
+  white-space: nowrap; }
 th { color: #6b7280; font-weight: 600; }
+.told td { text-align: left; white-space: normal; vertical-align: top; }
 th.name, td.name { text-align: left; }
 td small { color: #6b7280; }
 tr.plain td { background: #f3f4f6; }
@@ -128,7 +130,7 @@ def _steps_saved(report: Mapping[str, Any], entries: Iterable[Mapping[str, Any]]
 def _compared(report: Mapping[str, Any]) -> str:
     about = {**report["about"], "seed": report["seed"], "versions": report["versions"]}
     rows = [("", [escape(name), escape(_told(value))]) for name, value in about.items()]
-    return _table(["", ""], rows)
+    return f'<div class="told">{_table(["", ""], rows)}</div>'
 
 
 def _told(value: Any) -> str:

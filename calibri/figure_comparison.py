@@ -28,7 +28,7 @@ MOST_WORDS = 12  # lines of findings
 MOST_LINES = 3  # groups of settings in the picture; all are in the tables
 DIVERSITY = "diversity"
 _DPI = 100
-_PANEL, _GAP = 2.5, 0.75  # inches
+_PANEL, _GAP, _LEGEND = 2.5, 0.75, 0.4  # inches
 _LABEL = 36  # characters of a preset's name
 
 
@@ -43,7 +43,7 @@ def draw_comparison(report: Mapping[str, Any]) -> NDArray[np.uint8]:
     bands = [measures[i : i + MOST_COLUMNS] for i in range(0, len(measures), MOST_COLUMNS)]
     words = _words(report)
     panels = len(lines) * len(bands) * 2
-    header = 1.15 + 0.2 * len(words)
+    header = _header(report)
     total = header + panels * (_PANEL + _GAP) + 0.1
     with rc_context(STYLE):
         figure = Figure(figsize=(WIDTH / _DPI, total), dpi=_DPI, facecolor="white")
@@ -53,7 +53,7 @@ def draw_comparison(report: Mapping[str, Any]) -> NDArray[np.uint8]:
         figure.legend(
             handles=_handles(report),
             loc="center left",
-            bbox_to_anchor=(0.02, 1 - (header - 0.2) / total),
+            bbox_to_anchor=(0.02, 1 - (header - _LEGEND / 2) / total),
             ncols=len(report["variants"]),
             fontsize=10.5,
             labelcolor=INK,
@@ -75,6 +75,16 @@ def draw_comparison(report: Mapping[str, Any]) -> NDArray[np.uint8]:
                     top += _PANEL + _GAP
         canvas.draw()
         return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def without_words(picture: NDArray[np.uint8], report: Mapping[str, Any]) -> NDArray[np.uint8]:
+    """The drawn report from its legend down, for where its words are said in another way."""
+    return picture[round((_header(report) - _LEGEND) * _DPI) :]
+
+
+def _header(report: Mapping[str, Any]) -> float:
+    """Inches of title, findings and legend."""
+    return 0.75 + 0.2 * len(_words(report)) + _LEGEND
 
 
 def _title(report: Mapping[str, Any]) -> str:

@@ -10,7 +10,8 @@ import comfy.utils
 import numpy as np
 from PIL import Image
 
-from .progress import PREVIEW_SIDE, PREVIEWED, before_and_after
+from ..calibri.before_after import before_and_after
+from .progress import PREVIEW_SIDE, PREVIEWED
 from .sampling import MAX_ROWS
 
 if TYPE_CHECKING:
