@@ -114,8 +114,10 @@ def check_preset(preset: Preset, backbone: Backbone) -> tuple[CoefficientSpace, 
         raise PresetError(f"The preset does not fit the model: {error}") from error
 
 
-def fingerprint(model: nn.Module) -> str:
+def fingerprint(model: nn.Module, kept: Mapping[str, torch.Tensor] | None = None) -> str:
     """A hash of the norms and biases in the first and last block of each kind of a DiT.
+
+    `kept` are parameters by their paths that the model has put aside while others are in it.
 
     The same in other precisions of a model if they keep these vectors in bfloat16 or better, as fp8
     and GGUF files often do. Another fingerprint means "perhaps another model", no more.
@@ -127,9 +129,9 @@ def fingerprint(model: nn.Module) -> str:
         if tap.index in (0, backbone.blocks[tap.block] - 1)
     }
     digests = [
-        hashlib.sha256(_bfloat16_bytes(parameter)).digest()
+        hashlib.sha256(_bfloat16_bytes((kept or {}).get(f"{block}.{name}", parameter))).digest()
         for block in ends
-        for parameter in model.get_submodule(block).parameters()
+        for name, parameter in model.get_submodule(block).named_parameters()
         if parameter.ndim == 1 and parameter.is_floating_point()
     ]
     # Sorted, because ComfyUI versions differ in the order of a block's modules.

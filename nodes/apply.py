@@ -88,9 +88,10 @@ def with_preset(
     Raises ValueError for percents between which there is nothing and for a model that cannot take
     the preset, PresetError for a preset of another family.
     """
-    from ..calibri.presets import check_preset, fingerprint
+    from ..calibri.presets import check_preset
     from .gain_layer import GainLayer
-    from .patching import apply_gains, backbone_of, diffusion_model
+    from .identity import fingerprint_of
+    from .patching import apply_gains, backbone_of
 
     if start_percent >= end_percent:
         raise ValueError(
@@ -98,7 +99,7 @@ def with_preset(
             "preset would never act; set start below end, or strength to 0."
         )
     space, vectors = check_preset(preset, backbone_of(model))
-    if preset.fingerprint not in ("", fingerprint(diffusion_model(model))):
+    if preset.fingerprint not in ("", fingerprint_of(model)):
         logging.warning(
             "Calibri: the preset %r was found on another model of this family (%s); "
             "it may help less here.",

@@ -188,9 +188,8 @@ class CalibriConvertPreset(io.ComfyNode):
 
 def _plain(model: ModelPatcher, granularity: str) -> Preset:
     from ..calibri.editing import plain_preset
-    from ..calibri.presets import fingerprint
-    from .identity import file_name
-    from .patching import backbone_of, diffusion_model
+    from .identity import file_name, fingerprint_of
+    from .patching import backbone_of
 
     base = file_name(model)
-    return plain_preset(backbone_of(model), granularity, base, fingerprint(diffusion_model(model)))
+    return plain_preset(backbone_of(model), granularity, base, fingerprint_of(model))

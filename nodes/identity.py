@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from comfy.patcher_extension import WrappersMP
 
-from .patching import WRAPPER_KEY
+from ..calibri.presets import fingerprint
+from .patching import WRAPPER_KEY, diffusion_model
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -41,6 +42,17 @@ def identity(patcher: ModelPatcher) -> str:
                 _add_whole(digest, layer.weights)
                 _add(digest, str(layer.guidance))
     return digest.hexdigest()[:32]
+
+
+def fingerprint_of(patcher: ModelPatcher) -> str:
+    """`fingerprint` of a MODEL, also while another clone's patches are in their weights."""
+    prefix = "diffusion_model."
+    kept = {
+        name[len(prefix) :]: held.weight
+        for name, held in patcher.backup.items()
+        if name.startswith(prefix)
+    }
+    return fingerprint(diffusion_model(patcher), kept)
 
 
 def file_name(patcher: ModelPatcher) -> str:
