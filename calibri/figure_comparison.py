@@ -29,6 +29,7 @@ MOST_LINES = 3  # groups of settings in the picture; all are in the tables
 DIVERSITY = "diversity"
 _DPI = 100
 _PANEL, _GAP, _LEGEND = 2.5, 0.75, 0.4  # inches
+_BESIDE = 0.15  # between variants at the only setting, of half the width
 _LABEL = 36  # characters of a preset's name
 
 
@@ -42,6 +43,7 @@ def draw_comparison(report: Mapping[str, Any]) -> NDArray[np.uint8]:
     measures = [*report["rewards"], *([DIVERSITY] if report["images_per_prompt"] > 1 else [])]
     bands = [measures[i : i + MOST_COLUMNS] for i in range(0, len(measures), MOST_COLUMNS)]
     words = _words(report)
+    lines = lines[:MOST_LINES]
     panels = len(lines) * len(bands) * 2
     header = _header(report)
     total = header + panels * (_PANEL + _GAP) + 0.1
@@ -97,10 +99,20 @@ def _title(report: Mapping[str, Any]) -> str:
 
 def _words(report: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
-    for sentence in sentences(report):
-        lines += textwrap.wrap(sentence, 180, initial_indent="· ", subsequent_indent="   ")
+    said = sentences(report)
+    for number, sentence in enumerate(said):
+        wrapped = textwrap.wrap(sentence, 180, initial_indent="· ", subsequent_indent="   ")
+        if len(lines) + len(wrapped) > MOST_WORDS:
+            lines.append(f"· {len(said) - number} more in evaluation.html.")
+            break
+        lines += wrapped
+    if (groups := len(_lines(report)[1])) > MOST_LINES:
+        lines.append(
+            f"· The curves are those of the first {MOST_LINES} of {groups} combinations of cfg, "
+            "sampler and size; evaluation.html has all numbers."
+        )
     # True minus signs, as Matplotlib's axes have.
-    return [re.sub(r"(?<=[ \[(])-(?=\d)", "−", line) for line in lines[:MOST_WORDS]]
+    return [re.sub(r"(?<=[ \[(])-(?=\d)", "−", line) for line in lines]
 
 
 def _handles(report: Mapping[str, Any]) -> list[Line2D]:
@@ -117,13 +129,13 @@ def _lines(report: Mapping[str, Any]) -> tuple[str, list[list[int]]]:
     group has one step count only."""
     groups: list[list[int]] = report["groups"]
     if max(map(len, groups)) > 1 or len({s["cfg"] for s in report["settings"]}) == 1:
-        return "steps", groups[:MOST_LINES]
+        return "steps", groups
     alike: dict[tuple[Any, ...], list[int]] = {}
     for (number,) in groups:
         setting = report["settings"][number]
         key = tuple(value for name, value in setting.items() if name != "cfg")
         alike.setdefault(key, []).append(number)
-    return "cfg", list(alike.values())[:MOST_LINES]
+    return "cfg", list(alike.values())
 
 
 def _draw_panel(
@@ -135,8 +147,10 @@ def _draw_panel(
     paired: bool,
 ) -> None:
     """One measure over the settings `numbers`: its mean, or the preset's change against plain."""
-    x = np.array([float(report["settings"][number][axis]) for number in numbers])
+    ticks = np.array([float(report["settings"][number][axis]) for number in numbers])
+    alone = len(ticks) == 1
     for variant in range(1 if paired else 0, len(report["variants"])):
+        x = ticks + (_BESIDE * variant if alone else 0)
         cells = cells_of(report, variant)
         found = [_interval(cells[number], measure, paired) for number in numbers]
         colour, marker = VARIANTS[variant % len(VARIANTS)]
@@ -155,7 +169,7 @@ def _draw_panel(
             lw=1.8,
             zorder=3 if variant else 2.5,
         )
-        if len(x) == 1 and known:  # a band of one point cannot be seen
+        if alone and known:  # a band of one point cannot be seen
             axes.errorbar(x, mean, yerr=[mean - low, high - mean], color=colour, capsize=4)
     ratio = measure == DIVERSITY
     if paired:
@@ -165,15 +179,21 @@ def _draw_panel(
         unit = "distance of seeds, 0–1" if ratio else "mean score"
     where = setting_label(report, report["settings"][numbers[0]], steps=False)
     title = _short(measure) + (f" ({where})" if where and axis == "steps" else "")
+    axes.margins(x=0.04)
     axes.set_title(title)
     axes.set_ylabel(unit)
     axes.set_xlabel("steps" if axis == "steps" else "cfg")
-    if axis == "steps" and len(x) > 1:
+    if alone:
+        middle = ticks[0] + _BESIDE * (len(report["variants"]) - 1) / 2
+        axes.set_xlim(middle - 1, middle + 1)
+        ticks, names = np.array([middle]), [f"{ticks[0]:g}"]
+    else:
+        names = [f"{value:g}" for value in ticks]
+    if axis == "steps" and not alone:
         axes.set_xscale("log")
         axes.minorticks_off()
-    axes.set_xticks(x, [f"{value:g}" for value in x])
+    axes.set_xticks(ticks, names)
     axes.grid(color=GRID)
-    axes.margins(x=0.04)
 
 
 def _interval(cell: Mapping[str, Any], measure: str, paired: bool) -> Mapping[str, float] | None:
