@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import folder_paths
 import pytest
 
+from comfyui_calibri.calibri.configuration import RunConfig
 from comfyui_calibri.calibri.journal import Journal
 from comfyui_calibri.calibri.preset_metadata import Member, Preset
 from comfyui_calibri.calibri.presets import save_preset
 from comfyui_calibri.nodes import runs
 from comfyui_calibri.nodes.background import commands, registry
-from comfyui_calibri.nodes.background.record import INTERRUPTED, RUNNING, Record
+from comfyui_calibri.nodes.background.attach import Wish, attach
+from comfyui_calibri.nodes.background.pace import Pace
+from comfyui_calibri.nodes.background.record import FINISHED, INTERRUPTED, RUNNING, Record
 from comfyui_calibri.nodes.background.registry import BusyError, Registry
-from comfyui_calibri.nodes.background.results import publish
+from comfyui_calibri.nodes.background.results import keep_preset, publish
 from comfyui_calibri.nodes.background.run import Run
 
 pytestmark = pytest.mark.oldest
@@ -112,3 +117,38 @@ def test_a_preset_drawn_again_after_a_kill_is_published_once(
         "night-2.safetensors",
         "night.safetensors",
     ]
+
+
+@pytest.mark.parametrize(
+    ("change", "state"),
+    [
+        ({}, FINISHED),
+        ({"judges": {}}, FINISHED),
+        ({"judges": {"diversity": "", "ImageReward": "1a"}}, RUNNING),
+        ({"keep_anyway": True}, RUNNING),
+    ],
+)
+def test_a_finished_run_goes_on_for_a_judge_that_it_has_not_had(
+    change: dict[str, Any], state: str
+) -> None:
+    folder = runs.new_run("night", {"seed": 1})
+    record = Record("night", "night", FINISHED, ended_with=3, ending=["diversity"], concluding=True)
+    record.save(folder)
+    known = Registry()
+    known.load()
+    config = RunConfig(("a",), ("b", "c"), "r", 3, **{"judges": {"diversity": ""}, **change})
+    prepared: Any = SimpleNamespace(config=config, settings={"seed": 1}, evaluator=None)
+    wish = Wish("night", "refuse", 5.0, 60.0, None, [], "1")
+    run, _ = attach(known, wish, lambda start: prepared, Pace())
+    # Its search was ended early, and stays so.
+    assert (run.record.state, run.record.concluding) == (state, True)
+
+
+def test_a_run_that_recommends_the_plain_model_has_no_preset() -> None:
+    run = Run(Record("night", "night", FINISHED, preset="night.safetensors"))
+    run.folder.mkdir(parents=True)
+    run.preset_file.write_bytes(b"the best so far")
+    keep_preset(run)
+    publish(run)
+    assert not run.preset_file.exists()
+    assert run.record.preset is None
