@@ -86,8 +86,8 @@ class CalibriLoadExternalReward(io.ComfyNode):
         where = host or f"a worker process: {declaration.entry}"
         show_on_node(
             cls.hidden,
-            f"{made.name}: {card.meaning}. Higher is better, typically {card.typical[0]:g} to "
-            f"{card.typical[1]:g}. Licence: {card.licence}. Scores come from {where}.",
+            f"{made.name}: {card.meaning}. Higher is better, {card.range}. "
+            f"Licence: {card.licence}. Scores come from {where}.",
         )
         return io.NodeOutput(made)
 

@@ -125,8 +125,8 @@ class CalibriLoadReward(io.ComfyNode):
         card = made.card
         show_on_node(
             cls.hidden,
-            f"{made.name}: {card.meaning}. Higher is better, typically {card.typical[0]:g} to "
-            f"{card.typical[1]:g}. Licence: {card.licence}. {card.memory / 1e9:.1f} GB.",
+            f"{made.name}: {card.meaning}. Higher is better, {card.range}. "
+            f"Licence: {card.licence}. {card.memory / 1e9:.1f} GB.",
         )
         return io.NodeOutput(made)
 

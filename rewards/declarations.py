@@ -23,7 +23,7 @@ from pydantic import (
 
 from .declared_file import Declared, Place
 from .environment import CURRENT, Environment
-from .protocol import Card
+from .protocol import UNBOUNDED, Card
 
 VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
@@ -41,6 +41,7 @@ class _Declaration(BaseModel):
     licence: str
     meaning: str = "score of an own scorer"
     typical: tuple[float, float] = (0.0, 1.0)
+    bounds: tuple[float, float] = UNBOUNDED
     memory_gb: float = Field(default=0.0, ge=0)
     size: PositiveInt | None = None
     needs_prompt: bool = True
@@ -52,7 +53,7 @@ class _Declaration(BaseModel):
     def card(self) -> Card:
         """As every reward has one."""
         memory = int(self.memory_gb * 1e9)
-        return Card(self.meaning, self.typical, self.licence, memory, self.size)
+        return Card(self.meaning, self.typical, self.licence, memory, self.size, self.bounds)
 
 
 class WorkerDeclaration(_Declaration):

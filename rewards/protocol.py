@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+UNBOUNDED = (float("-inf"), float("inf"))
+
+
 @dataclass(frozen=True)
 class Card:
     """What a person should know of a reward before they use it. Higher is always better.
@@ -28,7 +31,14 @@ class Card:
     licence: str
     memory: int
     size: int | None
-    bounds: tuple[float, float] = (float("-inf"), float("inf"))
+    bounds: tuple[float, float] = UNBOUNDED
+
+    @property
+    def range(self) -> str:
+        """`typical` and `bounds` in words, after "Higher is better, "."""
+        (poor, good), (lowest, highest) = self.typical, self.bounds
+        never = f", never outside {lowest:g} to {highest:g}" if self.bounds != UNBOUNDED else ""
+        return f"typically {poor:g} to {good:g}{never}"
 
 
 class RewardUnavailableError(RuntimeError):

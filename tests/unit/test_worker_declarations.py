@@ -25,7 +25,7 @@ def test_versions_and_numbers_mean_what_is_written(tmp_path: Path) -> None:
     text = (
         f"{WORKER}    python: 3.10\n    packages: [torch==2.1, 'x @ file:///x']\n    size: 224\n"
         "    options: {device: cuda, half: no}\n    environment: {A_B: 1}\n    downloads: yes\n"
-        "    typical: [-1.5, 1.5]\n    memory_gb: 17\n    version:\n"
+        "    typical: [-1.5, 1.5]\n    bounds: [-3, inf]\n    memory_gb: 17\n    version:\n"
     )
     found = read(tmp_path, text)
     assert isinstance(found, WorkerDeclaration)
@@ -33,7 +33,7 @@ def test_versions_and_numbers_mean_what_is_written(tmp_path: Path) -> None:
     assert found.packages == ("torch==2.1", "x @ file:///x")
     assert found.options == {"device": "cuda", "half": "no"}
     assert found.variables == {"A_B": "1"}
-    assert found.card.typical == (-1.5, 1.5)
+    assert found.card.range == "typically -1.5 to 1.5, never outside -3 to inf"
     assert (found.card.memory, found.card.size) == (17_000_000_000, 224)
     assert found.downloads is True
     assert found.version == ""
@@ -46,6 +46,7 @@ def test_what_is_not_written_is_safe(tmp_path: Path) -> None:
     assert worker.python == f"{sys.version_info.major}.{sys.version_info.minor}"
     assert isinstance(server, ServerDeclaration)
     assert server.token is None
+    assert server.card.range == "typically 0 to 1"
 
 
 def test_a_token_comes_from_the_environment(
