@@ -26,7 +26,7 @@ from .evaluation import Floats
 
 PILOT_GENERATIONS = 2
 PILOT_BUCKET = 16  # images for a candidate, where their number is not given: the paper's
-FEWEST_IMAGES, MOST_IMAGES = 4, 64  # for a candidate; below four validations cost more than they
+FEWEST_IMAGES, MOST_IMAGES = 4, 64  # for a candidate; with fewer validations weigh too much
 _BEST_NOISE = math.sqrt(8)  # of a bucket, in units of the spread
 
 # Of a likely gain, in units of the spread times the root of the number of coordinates: what the

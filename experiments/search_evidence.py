@@ -97,8 +97,13 @@ def draw(evidence: dict[str, Any]) -> None:
             (line,) = axis.plot(*zip(*fixed, strict=True), "o-", ms=3, label=f"noise {noise:g}")
             (chosen,) = [r["gain"] for r in rows if not r["bucket_size"]]
             axis.axhline(chosen, color=line.get_color(), lw=0.8, ls=":")
-        axis.set(title=f"{images:,} images", xlabel="images for each candidate", xscale="log")
+        axis.set(
+            title=f"{images:,} images (dotted: chosen)",
+            xlabel="images for each candidate",
+            xscale="log",
+        )
         axis.set_xticks([2, 4, 8, 16, 32, 64], ["2", "4", "8", "16", "32", "64"])
+        axis.minorticks_off()
     axes[0].set_ylabel("gain, of the initial gap")
     axes[1].legend(frameon=False, fontsize=8)
     made.savefig(DOCS / "images" / "search_images.png", dpi=100)

@@ -153,11 +153,11 @@ def calibration_inputs() -> list[io.Input]:
         ),
         io.Int.Input(
             "generations",
-            default=30,
+            default=60,
             min=1,
             max=100_000,
-            tooltip="Each tries a population of candidates (16 by default) on every prompt of its "
-            "bucket. Raise it and queue again to go on with a finished run.",
+            tooltip="At most. Each tries a population of candidates (16 by default) on every "
+            "prompt of its bucket. Raise it and queue again to go on with a finished run.",
         ),
         io.Int.Input(
             "seed",
@@ -177,10 +177,11 @@ def calibration_inputs() -> list[io.Input]:
         sockets.advanced(
             io.Int.Input(
                 "bucket_size",
-                default=16,
-                min=1,
+                default=0,
+                min=0,
                 max=1024,
-                tooltip="Prompts for each generation; the paper has 16.",
+                tooltip="Prompts for each generation, and so images for each candidate; the paper "
+                "has 16. 0: 16 in the first two generations, then as many as their noise asks for.",
             )
         ),
         sockets.advanced(
@@ -193,6 +194,16 @@ def calibration_inputs() -> list[io.Input]:
             )
         ),
         *_member_inputs(),
+        sockets.advanced(
+            io.Boolean.Input(
+                "stop_early",
+                default=True,
+                optional=True,
+                tooltip="End the search once the held-out prompts show that a further generation "
+                "would bring less than a tenth of what one has brought so far. Raise generations "
+                "and queue again to go on all the same.",
+            )
+        ),
         sockets.advanced(
             io.Boolean.Input(
                 "keep_anyway",

@@ -45,7 +45,4 @@ def run_calibration(run_name: str, say: Callable[[str], None], **inputs: Any) ->
             runs.host_versions(),
         )
         result = conclude(prepared, folder.name, outcome, journal)
-    text = with_start(result.text, inputs.get("start_from"), prepared)
-    if outcome.stopped is not None:
-        text = f"{text} {outcome.stopped.sentence}"
-    return replace(result, text=text)
+    return replace(result, text=with_start(result.text, inputs.get("start_from"), prepared))

@@ -3,7 +3,7 @@
 import errno
 import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from comfyui_calibri.calibri.coefficients import GRANULARITIES, coefficient_spac
 from comfyui_calibri.calibri.figure import draw_report
 from comfyui_calibri.calibri.journal import Journal
 from comfyui_calibri.calibri.report import build_report, save_picture, save_report
+from comfyui_calibri.calibri.stopping import Prospect
 
 from .exact_run import CONFIG, SPACE, ExactEvaluator, Interrupted, run
 
@@ -52,6 +53,17 @@ def test_the_numbers_are_the_runs(finished):
     assert report["counts"]["images"] == 5 * 16 * 3 + (4 + finalists + 2) * 3
     assert report["counts"]["seconds"] > 0
     assert {"python", "numpy", "cma"} <= report["versions"].keys()
+    assert report["pilot"]["images"] == outcome.pilot.images
+    assert report["pilot"]["sentence"] == outcome.pilot.sentence
+    assert report["stopped"] is None
+
+
+def test_an_early_end_is_told(finished, tmp_path):
+    outcome, _ = finished
+    stopped = Prospect(generation=5, generations=30, gained=0.5, further=0.01, rate=0.05)
+    with Journal.open(tmp_path / "run.sqlite") as journal:
+        report = build_report(replace(outcome, stopped=stopped), SPACE, journal)
+    assert report["stopped"] == {**asdict(stopped), "sentence": stopped.sentence}
 
 
 def test_json_comes_back(finished, tmp_path):
