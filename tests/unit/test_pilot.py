@@ -10,6 +10,7 @@ from comfyui_calibri.calibri.journal import Journal
 from comfyui_calibri.calibri.pilot import (
     MOST_IMAGES,
     PILOT_GENERATIONS,
+    Pilot,
     Spread,
     expected_gain,
     images_for_candidate,
@@ -104,17 +105,19 @@ def test_a_run_says_what_it_will_cost_from_its_second_generation_on(tmp_path):
     assert f"draws {pilot.images:,} images at most" in pilot.sentence
 
 
-def test_where_candidates_score_alike_it_promises_nothing(tmp_path):
-    class Flat(ExactEvaluator):
-        def reward(self, vector, sample):
-            return 1.0
+def test_where_candidates_score_alike_it_promises_nothing():
+    buckets = Buckets(0)
+    buckets.add(np.ones((16, 16)))
+    assert buckets.add(np.ones((16, 16)))
+    assert buckets.size == 4
+    assert expected_gain(buckets.spread, 4, 60, 16, 57, "default") == (0, 0)
+    assert "gains nothing" in Pilot(4, 60, 5000, 60.0, 0.0, 0.0).sentence
 
-        def run(self, batch, vectors, bucket):
-            return np.ones(len(batch))
 
-    pilot = run(tmp_path / "run.sqlite", Flat(), AUTO).pilot
-    assert (pilot.low, pilot.high) == (0, 0)
-    assert "gains nothing" in pilot.sentence
+def test_a_gain_that_noise_may_hide_is_told_as_one():
+    assert "+0.3 at most, perhaps nothing" in Pilot(16, 60, 5000, 60.0, 0.0, 0.3).sentence
+    told = Pilot(1, 60, 5000, 7200.0, 0.1, 0.3).sentence
+    assert "1 image for each candidate, in 2.0 hours, and likely gains +0.1 to +0.3" in told
 
 
 def test_more_generations_promise_more_and_noise_less():
