@@ -19,6 +19,7 @@ import numpy as np
 
 from .buckets import Buckets
 from .configuration import RunConfig
+from .constant_reward import GENERATIONS, check_not_constant
 from .evaluation import Floats, Sample, training_bucket
 from .journal import Evaluation
 from .judging import judged_images, judgement, judges
@@ -135,6 +136,8 @@ class Course:
             )
             self._history.append(summary)
             yield summary
+            if generation == GENERATIONS and not self._begun(generation + 1):
+                check_not_constant(config.reward, self._history)
             if self._is_over(generation):
                 break
         self.search_ended = True
