@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import typer
 
+from .commands.demo import demo
+from .commands.evaluate import evaluate
 from .commands.export_preset import export_preset
 from .commands.import_checkpoint import import_checkpoint
 from .commands.verify import verify
@@ -15,6 +17,8 @@ from .commands.verify import verify
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 app.command("import")(import_checkpoint)
 app.command("export")(export_preset)
+app.command()(evaluate)
+app.command()(demo)
 app.command()(verify)
 
 

@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from ..experiments.host import find_comfyui
+from ..nodes.headless import find_comfyui
 
 PACK = Path(__file__).resolve().parents[1]
 

@@ -8,17 +8,16 @@ import datetime
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..calibri.before_after import before_and_after
 from ..calibri.calibration import GenerationSummary, Outcome, RunConfig, calibrate
 from ..calibri.coefficients import coefficient_space
-from ..calibri.comparison import PLAIN, Comparison, Setting
+from ..calibri.comparison import Setting
 from ..calibri.comparison_course import compare
 from ..calibri.comparison_files import ComparisonFiles, save_comparison
-from ..calibri.comparison_report import build_comparison, shown_cells
+from ..calibri.comparison_report import build_comparison
 from ..calibri.comparison_store import PartFolder
 from ..calibri.comparison_words import sentences
 from ..calibri.configuration import differences
@@ -29,9 +28,10 @@ from ..calibri.presets import Preset, RewardChange, fingerprint, save_preset
 from ..calibri.report import build_report, save_picture, save_report
 from ..calibri.selection import Interval
 from ..calibri.verdict import judged, objections, verdict
+from .comparison import PROMPT_SEED, demo_comparison, evaluation_prompts
 from .evaluator import DemoEvaluator
 from .judges import FACTS
-from .painter import SAMPLER, SCHEDULER, SCORES, DemoPainter
+from .painter import SAMPLER, SCHEDULER
 from .pictures import DemoModels
 from .prompts import generate_prompts
 from .scenes import IMAGE_SIZE
@@ -43,7 +43,6 @@ DRAWN = "drawn"
 """Folder of an evaluation's finished batches."""
 STEPS = 4
 _PICTURED = 8  # prompts in before_after.png
-_PROMPT_SEED, _EVALUATED_SEED = 1, 3
 
 Say = Callable[[str], None]
 Count = Callable[[int, int], None]
@@ -61,7 +60,7 @@ class Effort:
     validate_every: int = 15
     seed: int = 1
     evaluated: int = 64
-    """Prompts of the evaluation, none of which searched or selected."""
+    """Prompts of the evaluation."""
     images_per_prompt: int = 2
     evaluated_steps: tuple[int, ...] = (2, 4, 8, 15, 30)
 
@@ -79,8 +78,8 @@ def calibrate_demo(
     """
     space = ensemble_space(coefficient_space(models.backbone, "gate"))
     config = RunConfig(
-        prompts=tuple(generate_prompts(effort.prompts, _PROMPT_SEED, "train")),
-        validation_prompts=_held_out(effort),
+        prompts=tuple(generate_prompts(effort.prompts, PROMPT_SEED, "train")),
+        validation_prompts=tuple(generate_prompts(effort.held_out, PROMPT_SEED, "test")),
         reward=models.reward.name,
         generations=effort.generations,
         seed=effort.seed,
@@ -130,38 +129,21 @@ def evaluate_demo(
         Setting(steps, 1.0, SAMPLER, SCHEDULER, IMAGE_SIZE, IMAGE_SIZE)
         for steps in effort.evaluated_steps
     )
-    comparison = Comparison(
-        variants=(PLAIN, "calibrated"),
-        settings=settings,
-        prompts=_evaluated(effort),
-        rewards=SCORES,
-        images_per_prompt=effort.images_per_prompt,
-        seed=effort.seed,
-        shown=shown_cells(settings, 2, STEPS),
+    prompts = evaluation_prompts(effort.evaluated)
+    comparison, painter, about = demo_comparison(
+        models, [preset], settings, prompts, effort.images_per_prompt, effort.seed
     )
     cells = compare(
         comparison,
-        DemoPainter(models, [preset], comparison.prompts),
+        painter,
         PartFolder(folder / DRAWN),
         None if count is None else lambda progressed: count(progressed.done, progressed.total),
     )
-    presets = [{"name": "calibrated", "title": preset.title, "base_model": preset.base_model}]
-    about: dict[str, Any] = {"model": Path(DIT).name, "presets": presets}
     report = build_comparison(comparison, cells, about)
     files = save_comparison(folder, report, cells)
     for sentence in sentences(report):
         say(sentence)
     return files
-
-
-def _held_out(effort: Effort) -> tuple[str, ...]:
-    return tuple(generate_prompts(effort.held_out, _PROMPT_SEED, "test"))
-
-
-def _evaluated(effort: Effort) -> tuple[str, ...]:
-    selected = set(_held_out(effort))
-    drawn = generate_prompts(effort.evaluated + len(selected), _EVALUATED_SEED, "test")
-    return tuple(prompt for prompt in drawn if prompt not in selected)[: effort.evaluated]
 
 
 def _sampling() -> dict[str, str | int | float]:

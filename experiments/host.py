@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..demo.weights import DIT, REWARD, TEXT_ENCODER, VAE, WEIGHTS
+from ..nodes import headless
 
 if TYPE_CHECKING:
     from ..demo.reward import DemoReward
@@ -54,38 +54,20 @@ class DemoPipeline:
         return coefficient_space(backbone_of(self.model), granularity)
 
 
-def find_comfyui() -> Path:
-    """COMFYUI_PATH, or comfy-cli's default; FileNotFoundError where there is no ComfyUI."""
-    comfyui = Path(os.environ.get("COMFYUI_PATH") or Path.home() / "comfy" / "ComfyUI")
-    if not (comfyui / "main.py").exists():
-        raise FileNotFoundError(
-            f"There is no ComfyUI in {comfyui}; set COMFYUI_PATH to the folder of its main.py."
-        )
-    return comfyui
-
-
 def start_comfyui(cpu: bool = True) -> None:
     """Make `import comfy` work in this process, with ComfyUI's folders in a temporary place."""
-    sys.path.insert(0, str(find_comfyui()))
     sys.dont_write_bytecode = True
-    from comfy.cli_args import args
-
-    args.cpu = cpu
-    args.base_directory = tempfile.mkdtemp(prefix="calibri-")
+    headless.start_comfyui(headless.find_comfyui(), cpu, Path(tempfile.mkdtemp(prefix="calibri-")))
 
 
 def load_demo(weights: Path = WEIGHTS, cpu: bool = True) -> DemoPipeline:
     """Start ComfyUI inside this process and load the demo; nothing is served."""
     start_comfyui(cpu)
-    import comfy.sd
-    import comfy.utils
-
     from ..demo.reward import DemoReward
-    from ..nodes.demo_clip import load_text_encoder
 
-    return DemoPipeline(
-        model=comfy.sd.load_diffusion_model(str(weights / DIT)),
-        clip=load_text_encoder(weights / TEXT_ENCODER),
-        vae=comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(weights / VAE))),
-        reward=DemoReward.load(weights / REWARD),
+    files = headless.ModelFiles(
+        diffusion_model=weights / DIT, text_encoders=(weights / TEXT_ENCODER,), vae=weights / VAE
     )
+    loaded = headless.load(files)
+    reward = DemoReward.load(weights / REWARD)
+    return DemoPipeline(loaded.model, loaded.clip, loaded.vae, reward)
