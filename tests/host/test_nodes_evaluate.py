@@ -4,14 +4,13 @@ a cancelled evaluation goes on."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import comfy.model_management
 import comfy.sample
 import comfy.samplers
-import folder_paths
 import numpy as np
 import pytest
 import torch
@@ -32,26 +31,13 @@ from comfyui_calibri.nodes.evaluation_painter import ComfyPainter
 from comfyui_calibri.nodes.evaluation_run import prepare_evaluation
 from comfyui_calibri.nodes.patching import backbone_of
 
+from .tiny_fixtures import inference  # noqa: F401
 from .tiny_patchers import Brightness, make_clip, make_model, make_vae
 
-pytestmark = pytest.mark.oldest
+pytestmark = [pytest.mark.oldest, pytest.mark.usefixtures("output")]
 
 PROMPTS = ("a red circle", "two green stars", "a pink ring")
 SIDE = 16
-
-
-@pytest.fixture(autouse=True)
-def inference() -> Iterator[None]:
-    with torch.inference_mode():
-        yield
-
-
-@pytest.fixture(autouse=True)
-def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """ComfyUI's output folder, and its user folder too."""
-    for folder in ("output_directory", "user_directory"):
-        monkeypatch.setattr(folder_paths, folder, str(tmp_path))
-    return tmp_path
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +161,20 @@ def test_ensembles_and_guided_members_are_drawn_and_counted(inputs: dict[str, An
         # Other batch sizes differ in the last bits, a byte at most.
         stock = stock_picture(inputs, guided_model, sample, setting)
         assert np.abs(drawn[2].images[place].astype(int) - stock.astype(int)).max() <= 1
+
+
+def test_a_reward_of_latents_sees_what_was_sampled(inputs: dict[str, Any]) -> None:
+    class Energy(Brightness):
+        name, accepts = "energy", "latents"
+
+        def score(self, latents: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+            assert latents.shape == (len(prompts), 16, SIDE // 8, SIDE // 8)
+            return latents.square().mean(dim=(1, 2, 3))
+
+    setting = Setting(1, 1.0, "euler", "simple", SIDE, SIDE)
+    drawing = painter(inputs, reward=Energy())
+    drawing.plan(setting, [Sample(0, 5)])
+    assert drawing.draw(0, setting, [Sample(0, 5), Sample(2, 6)]).scores["energy"].min() > 0
 
 
 def test_the_report_is_in_a_folder_of_its_own_and_on_the_node(
