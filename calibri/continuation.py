@@ -20,14 +20,6 @@ Found = tuple[int, Floats]
 """A generation, named as in `Outcome`, and its vector [D] in the space of the journal's run."""
 
 
-def last_mean(journal: Journal) -> Found | None:
-    """The search's mean when it was last validated; None before the first validation is whole."""
-    found = None
-    for generation, vector, _ in _validated(journal):
-        found = generation, vector
-    return found
-
-
 def best_mean(journal: Journal) -> Found | None:
     """What a run recommends if it ended, else the best validated mean; None before there is one.
 

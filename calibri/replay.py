@@ -41,7 +41,7 @@ def check_replay(
     raise ReplayError(
         f"The search recomputed from {journal.path} {what} from what it holds for "
         f"{evaluation.role} {evaluation.generation}: {_cause(journal, versions)}, or begin a new "
-        "run from the last validated mean of this one, which the journal keeps."
+        "run from the best validated mean of this one, which the journal keeps."
     )
 
 
