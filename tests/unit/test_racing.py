@@ -1,16 +1,25 @@
 """A race of finalists: who is beaten is drawn no more, and the winner is who would have won."""
 
-import numpy as np
+from dataclasses import replace
 
+import numpy as np
+import pytest
+
+from comfyui_calibri.calibri import racing
 from comfyui_calibri.calibri.evaluation import Sample
 from comfyui_calibri.calibri.racing import Drawn, race, round_sizes
+
+from . import exact_run
+from .exact_run import CONFIG, ExactEvaluator, Interrupted, rows, same
+
+RACED = replace(CONFIG, validation_prompts=tuple(f"b {n}" for n in range(32)), generations=4)
 
 
 def samples(prompts: int, images: int = 1) -> tuple[Sample, ...]:
     return tuple(Sample(p, 1000 * i + p) for i in range(images) for p in range(prompts))
 
 
-def run(rewards, bucket):
+def run_race(rewards, bucket):
     """The ranking, and the (role, entrants, samples) of each round."""
     rounds, generator = [], race(len(rewards), "selection", bucket)
     wanted, at = next(generator), 0
@@ -39,7 +48,7 @@ def test_who_is_beaten_is_drawn_no_more():
     prompts = random.standard_normal(64)
     rewards = prompts + 0.1 * random.standard_normal((4, 64))
     rewards += np.array([-0.5, 0.0, 0.03, -0.15])[:, None]
-    ranking, rounds = run(rewards, samples(64))
+    ranking, rounds = run_race(rewards, samples(64))
     assert rounds[0] == ("selection", (0, 1, 2, 3), 16)
     assert rounds[1][:2] == ("selection 2", (1, 2))
     assert ranking.pick == int(rewards.mean(axis=1).argmax())
@@ -51,14 +60,14 @@ def test_who_is_beaten_is_drawn_no_more():
 def test_one_that_beats_all_ends_the_race():
     rewards = np.random.default_rng(1).standard_normal((3, 64)) * 0.01
     rewards[2] += 1
-    ranking, rounds = run(rewards, samples(64))
+    ranking, rounds = run_race(rewards, samples(64))
     assert ranking.pick == 2
     assert rounds == [("selection", (0, 1, 2), 16)]
 
 
 def test_where_all_are_alike_everyone_is_drawn_to_the_end():
     rewards = np.tile(np.arange(64.0), (3, 1))
-    ranking, rounds = run(rewards, samples(64))
+    ranking, rounds = run_race(rewards, samples(64))
     assert [entrants for _, entrants, _ in rounds] == [(0, 1, 2)] * 3
     assert ranking.pick == 0
     assert (ranking.scores == ranking.scores[0]).all()
@@ -82,8 +91,32 @@ def test_racing_hardly_ever_changes_who_wins_and_saves_images():
     for _ in range(trials):
         true = np.array([0.0, 0.8, 0.9, 1.0]) * random.uniform(0, 2)
         rewards = true[:, None] + 0.5 * random.standard_normal((4, 64))
-        ranking, rounds = run(rewards, samples(64))
+        ranking, rounds = run_race(rewards, samples(64))
         other += ranking.pick != int(rewards.mean(axis=1).argmax())
         drawn += sum(len(entrants) * count for _, entrants, count in rounds)
     assert other / trials <= 0.03
     assert drawn / trials < 0.8 * 4 * 64
+
+
+def test_a_run_stopped_between_rounds_ends_as_the_uninterrupted_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(racing, "MARGIN", 1e9)  # else the first round decides
+    whole = ExactEvaluator()
+    outcome = exact_run.run(tmp_path / "whole.sqlite", whole, RACED)
+    expected = rows(tmp_path / "whole.sqlite")
+    compared = [(row[0], len(row[3])) for row in expected if row[0].startswith("selection")]
+    assert compared == [("selection", 8), ("selection 2", 8), ("selection 3", 16)]
+    for stop in range(len(whole.batches) - 14, len(whole.batches), 2):
+        path = tmp_path / f"{stop}.sqlite"
+        with pytest.raises(Interrupted):
+            exact_run.run(path, ExactEvaluator(stop_at=stop), RACED)
+        assert same(exact_run.run(path, ExactEvaluator(), RACED), outcome)
+        assert rows(path) == expected
+
+
+def test_a_finished_run_of_an_earlier_version_draws_nothing_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(racing, "ROUNDS", (1.0,))
+    before = exact_run.run(tmp_path / "run.sqlite", config=RACED)
+    monkeypatch.undo()
+    again = ExactEvaluator()
+    assert same(exact_run.run(tmp_path / "run.sqlite", again, RACED), before)
+    assert again.batches == []
