@@ -32,11 +32,7 @@ class CalibriSaveWeightPatch(io.ComfyNode):
                     "model", tooltip="The base model as it was loaded, before any LoRA."
                 ),
                 sockets.Preset.Input("preset", tooltip="Of one member; no ensemble."),
-                io.String.Input(
-                    "filename_prefix",
-                    default="calibri",
-                    tooltip="The file's name before its number; 'folder/name' makes a folder.",
-                ),
+                sockets.filename_prefix("calibri"),
             ],
             outputs=[
                 io.Model.Output(
@@ -77,14 +73,19 @@ class CalibriSaveWeightPatch(io.ComfyNode):
 
 def _patch(model: ModelPatcher, preset: Preset) -> dict[str, Tensor]:
     """The preset's LoRA tensors; ValueError where the preset or the model cannot be baked."""
+    import torch
+    from comfy.model_patcher import get_key_weight
+
     from ..calibri.bake import PREFIX, preset_patch
     from .patching import backbone_of, diffusion_model
 
-    # Not the module's own parameters: another clone's LoRA may be in them at this moment.
-    weights = model.get_key_patches(PREFIX)
-
     def read(path: str) -> Tensor:
-        weight, convert = weights[PREFIX + path][0]
-        return convert(weight, inplace=False)
+        weight, _, convert = get_key_weight(model.model, PREFIX + path)
+        # While another clone's LoRA is in the weights, the model's own are kept here.
+        kept = model.backup.get(PREFIX + path)
+        weight = weight if kept is None else kept.weight
+        if type(weight) in (torch.Tensor, torch.nn.Parameter):
+            weight = weight.float()  # v0.3.64 multiplies fp8 by its scale, which CPUs cannot
+        return weight if convert is None else convert(weight, inplace=False)
 
     return preset_patch(preset, diffusion_model(model), backbone_of(model), read)
