@@ -29,6 +29,8 @@ class Progress:
     phase: str = "validation"
     seconds: float = 0.0
     """Of its slices, all told."""
+    drawn: int = 0
+    """Images of its slices; `images` counts those of Calibrate under the same name too."""
     best_generation: int | None = None
     """The generation of the best validated mean, None before the first validation."""
     reward: float | None = None

@@ -134,8 +134,8 @@ class Run:
                     "each time. Leave ComfyUI alone for longer, or pause the run."
                 )
             left = None
-            if record.state == RUNNING and progress.images and progress.seconds:
-                left = progress.seconds * (progress.total / progress.images - 1)
+            if record.state == RUNNING and progress.drawn:
+                left = progress.seconds / progress.drawn * (progress.total - progress.images)
             return {
                 "id": record.id,
                 "revision": next_revision(),

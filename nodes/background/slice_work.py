@@ -73,7 +73,7 @@ class _Slice:
         until = time.monotonic() + run.record.slice_seconds
         with self._pace.looking(self._is_wanted):
             session = self._session()
-            while session.advance():
+            while self._advances(session):
                 run.record.yields = 0
                 self._note(session)
                 self._conclude_if_told(session)
@@ -81,6 +81,14 @@ class _Slice:
                     return
             self._note(session)
             self._finish(session)
+
+    def _advances(self, session: Session) -> bool:
+        """`session.advance()`, and the images it draws are this run's."""
+        known = session.images
+        try:
+            return session.advance()
+        finally:
+            self._run.record.progress.drawn += session.images - known
 
     def _is_wanted(self) -> bool:
         """Whether somebody else wants the queue, or the run is to rest."""

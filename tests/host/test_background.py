@@ -49,6 +49,8 @@ def test_it_returns_at_once_and_ends_as_a_run_in_the_foreground(start_server: St
     assert [row["generation"] for row in client.summary("back")["course"]] == [0, 1, 2]
     client.run(in_foreground(prompt, "front"))
     user, output = server.folder / "user", server.output / "calibri"
+    record = json.loads((user / "calibri" / "runs" / "back" / "run.json").read_text())
+    assert record["progress"]["drawn"] == ended["images"]
     assert rewards(user, "back") == rewards(user, "front")
     found = coefficients(server.models / "calibri" / ended["preset"])
     np.testing.assert_array_equal(found, coefficients(output / "front" / "preset.safetensors"))

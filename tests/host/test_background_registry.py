@@ -18,7 +18,7 @@ from comfyui_calibri.nodes import runs
 from comfyui_calibri.nodes.background import commands, registry
 from comfyui_calibri.nodes.background.attach import Wish, attach
 from comfyui_calibri.nodes.background.pace import Pace
-from comfyui_calibri.nodes.background.record import FINISHED, INTERRUPTED, RUNNING, Record
+from comfyui_calibri.nodes.background.record import FINISHED, INTERRUPTED, RUNNING, Progress, Record
 from comfyui_calibri.nodes.background.registry import BusyError, Registry
 from comfyui_calibri.nodes.background.results import keep_preset, publish
 from comfyui_calibri.nodes.background.run import Run
@@ -152,3 +152,12 @@ def test_a_run_that_recommends_the_plain_model_has_no_preset() -> None:
     publish(run)
     assert not run.preset_file.exists()
     assert run.record.preset is None
+
+
+def test_what_is_left_is_told_by_the_pace_of_the_runs_own_images() -> None:
+    """A run that goes on with one of Calibrate's has images that its slices did not draw."""
+    record = Record("night", "night", RUNNING)
+    record.progress = Progress(images=130, total=160, seconds=60.0, drawn=20)
+    assert Run(record).summary()["seconds_left"] == 90.0
+    record.progress = Progress(images=110, total=160, seconds=2.0)
+    assert Run(record).summary()["seconds_left"] is None
