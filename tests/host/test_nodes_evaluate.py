@@ -1,5 +1,4 @@
-"""Evaluate Calibration: the node's pictures are those of ComfyUI's own nodes, its report is whole,
-a cancelled evaluation goes on."""
+"""Evaluate Calibration: its report is whole, nothing is overwritten, a cancelled one goes on."""
 
 from __future__ import annotations
 
@@ -9,172 +8,33 @@ from pathlib import Path
 from typing import Any
 
 import comfy.model_management
-import comfy.sample
-import comfy.samplers
 import numpy as np
 import pytest
 import torch
 from comfy_api.latest import io
 from comfy_extras.nodes_model_advanced import ModelSamplingFlux
 
-from comfyui_calibri.calibri.backbones import Backbone
-from comfyui_calibri.calibri.coefficients import coefficient_space
-from comfyui_calibri.calibri.comparison import Setting
 from comfyui_calibri.calibri.comparison_course import Cells, compare
 from comfyui_calibri.calibri.comparison_store import PartFolder
-from comfyui_calibri.calibri.evaluation import Sample
-from comfyui_calibri.calibri.presets import Guidance, Member, Preset
-from comfyui_calibri.nodes.apply import CalibriApply
-from comfyui_calibri.nodes.conditioning import encode
 from comfyui_calibri.nodes.evaluate import CalibriEvaluate
-from comfyui_calibri.nodes.evaluation_painter import ComfyPainter
 from comfyui_calibri.nodes.evaluation_run import prepare_evaluation
 from comfyui_calibri.nodes.patching import backbone_of
 
+from .evaluation_cases import PROMPTS, evaluation_inputs, painter, preset
 from .tiny_fixtures import inference  # noqa: F401
-from .tiny_patchers import Brightness, make_clip, make_model, make_vae
+from .tiny_patchers import Brightness, make_model
 
 pytestmark = [pytest.mark.oldest, pytest.mark.usefixtures("output")]
-
-PROMPTS = ("a red circle", "two green stars", "a pink ring")
-SIDE = 16
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """12 images: plain and a preset at 1 and 2 steps."""
     with torch.inference_mode():
-        model = make_model()
-        return {
-            "model": model,
-            "clip": make_clip(Path(tmp_path_factory.mktemp("clip"))),
-            "vae": make_vae(),
-            "prompts": (*PROMPTS, "a prompt too many"),
-            "reward": Brightness(),
-            "preset_1": preset(backbone_of(model), 0.5),
-            "negative": "",
-            "sampler": "euler",
-            "scheduler": "simple",
-            "steps": "2, 1",
-            "cfg": "1",
-            "sizes": f"{SIDE}x{SIDE}",
-            "guidance": 3.5,
-            "max_prompts": 3,
-            "images_per_prompt": 2,
-            "seed": 1,
-            "name": "trial",
-        }
-
-
-def preset(backbone: Backbone, *values: float, scale: float | None = None) -> Preset:
-    """Members whose coefficients are all `values`; weighted where there are several."""
-    names = coefficient_space(backbone, "block").names
-    weights = [1.0] if len(values) == 1 else [1.5, -0.5]
-    return Preset(
-        family=backbone.family,
-        blocks=dict(backbone.blocks),
-        granularity="block",
-        members=tuple(
-            Member(dict.fromkeys(names, value), weight)
-            for value, weight in zip(values, weights, strict=True)
-        ),
-        guidance=None if scale is None else Guidance(scale, rescale=False),
-        title="half",
-        sampling={"steps": 2},
-    )
+        return evaluation_inputs(tmp_path_factory.mktemp("clip"))
 
 
 def evaluate(inputs: dict[str, Any], **changes: Any) -> io.NodeOutput:
     return CalibriEvaluate.execute(**{**inputs, **changes})
-
-
-def painter(inputs: dict[str, Any], *presets: Preset, **changes: Any) -> ComfyPainter:
-    given = {**inputs, **changes}
-    return ComfyPainter(
-        given["model"],
-        given["clip"],
-        given["vae"],
-        presets,
-        [given["reward"]],
-        PROMPTS,
-        given["negative"],
-        given["guidance"],
-    )
-
-
-def stock_picture(
-    inputs: dict[str, Any], model: Any, sample: Sample, setting: Setting
-) -> np.ndarray:
-    """What the stock nodes draw: CLIP Text Encode, FluxGuidance, KSampler, VAE Decode."""
-    positive = encode(inputs["clip"], PROMPTS[sample.prompt], inputs["guidance"])
-    negative = encode(inputs["clip"], inputs["negative"], inputs["guidance"])
-    latent = torch.zeros(1, 16, SIDE // 8, SIDE // 8)
-    noise = comfy.sample.prepare_noise(latent, sample.seed)
-    latents = comfy.sample.sample(
-        model,
-        noise,
-        setting.steps,
-        setting.cfg,
-        setting.sampler,
-        setting.scheduler,
-        positive,
-        negative,
-        latent,
-        seed=sample.seed,
-        disable_pbar=True,
-    )
-    image = inputs["vae"].decode(latents)[0].float().clamp(0, 1)
-    return (image * 255.0).round().to(torch.uint8).numpy()
-
-
-@pytest.mark.parametrize("sampler", ["euler", "heun"])
-def test_plain_and_calibrated_pictures_are_those_of_the_stock_nodes(
-    inputs: dict[str, Any], sampler: str
-) -> None:
-    """To the last bit, alone in their batch."""
-    setting = Setting(3, 2.0, sampler, "simple", SIDE, SIDE)
-    drawing = painter(inputs, inputs["preset_1"])
-    drawing.plan(setting, [Sample(0, 5)])
-    calibrated = CalibriApply.execute(inputs["model"], inputs["preset_1"], 1.0, 0.0, 1.0).args[0]
-    for variant, model in enumerate((inputs["model"], calibrated)):
-        sample = Sample(1, 77)
-        drawn = drawing.draw(variant, setting, [sample])
-        np.testing.assert_array_equal(
-            drawn.images[0], stock_picture(inputs, model, sample, setting)
-        )
-        assert drawn.nfe == 2 * (5 if sampler == "heun" else 3)
-
-
-def test_ensembles_and_guided_members_are_drawn_and_counted(inputs: dict[str, Any]) -> None:
-    backbone = backbone_of(inputs["model"])
-    ensemble, guided = preset(backbone, 0.9, 1.1), preset(backbone, 0.9, 1.1, scale=2.0)
-    drawing = painter(inputs, ensemble, guided)
-    setting = Setting(2, 1.0, "euler", "simple", SIDE, SIDE)
-    bucket = [Sample(prompt, 10 + prompt) for prompt in range(3)]
-    assert [p for batch in drawing.plan(setting, bucket) for p in batch] == [0, 1, 2]
-    drawn = [drawing.draw(variant, setting, bucket) for variant in range(3)]
-    assert [one.nfe for one in drawn] == [2, 4, 4]
-    for one in drawn[1:]:
-        assert not np.array_equal(one.images, drawn[0].images)
-    guided_model = CalibriApply.execute(inputs["model"], guided, 1.0, 0.0, 1.0).args[0]
-    for place, sample in enumerate(bucket):
-        # Other batch sizes differ in the last bits, a byte at most.
-        stock = stock_picture(inputs, guided_model, sample, setting)
-        assert np.abs(drawn[2].images[place].astype(int) - stock.astype(int)).max() <= 1
-
-
-def test_a_reward_of_latents_sees_what_was_sampled(inputs: dict[str, Any]) -> None:
-    class Energy(Brightness):
-        name, accepts = "energy", "latents"
-
-        def score(self, latents: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
-            assert latents.shape == (len(prompts), 16, SIDE // 8, SIDE // 8)
-            return latents.square().mean(dim=(1, 2, 3))
-
-    setting = Setting(1, 1.0, "euler", "simple", SIDE, SIDE)
-    drawing = painter(inputs, reward=Energy())
-    drawing.plan(setting, [Sample(0, 5)])
-    assert drawing.draw(0, setting, [Sample(0, 5), Sample(2, 6)]).scores["energy"].min() > 0
 
 
 def test_the_report_is_in_a_folder_of_its_own_and_on_the_node(
