@@ -10,7 +10,7 @@ import pytest
 
 from comfyui_calibri.rewards.protocol import RewardUnavailableError
 
-from .test_http_reward import GREYS, PROMPTS, reward_at
+from .http_servers import GREYS, PROMPTS, reward_at
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n"
 
