@@ -148,11 +148,7 @@ class CalibriExportCheckpoint(io.ComfyNode):
                 sockets.Preset.Input(
                     "preset", tooltip="From Load Calibri Preset, Calibrate or an import."
                 ),
-                io.String.Input(
-                    "filename_prefix",
-                    default="cmaes_step",
-                    tooltip="The file's name before its number; 'folder/name' makes a folder.",
-                ),
+                sockets.filename_prefix("cmaes_step"),
                 io.Boolean.Input(
                     "drop_ignored",
                     default=False,

@@ -33,6 +33,7 @@ from .background_fixtures import (  # noqa: E402, F401
     undisturbed,
 )
 from .dits.fixtures import case, model  # noqa: E402, F401
+from .tiny_fixtures import output, steady_memory  # noqa: E402, F401
 
 
 @pytest.fixture(scope="session")

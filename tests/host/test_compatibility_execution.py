@@ -64,6 +64,7 @@ def picture(clip: CLIP) -> Any:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("steady_memory")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_compiled_model_never_gives_a_stale_picture(picture: Any, kind: str) -> None:
     torch._dynamo.reset()
