@@ -12,6 +12,7 @@ NEWEST_ONLY = {
     "test_compatibility_attention.py",
     "test_compatibility_copies.py",
     "test_compatibility_easycache.py",
+    "test_workflow_blocks.py",
     "test_workflow_score_and_pick.py",
 }
 
