@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from .evaluation import Batch, Evaluator, Sample
 
 TRIED_AGAIN = 16  # evaluations: one batch of some hundreds is then lost at most
+MOST_DOUBLINGS = 6  # beyond lies what no evaluator plans
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,9 @@ def too_many(shortages: Sequence[Shortage]) -> int | None:
     if not shortages:
         return None
     last = shortages[-1]
-    patience = TRIED_AGAIN * 2 ** (len(shortages) - 1)
-    return last.images * 2 ** (last.since // patience)
+    patience = TRIED_AGAIN << (len(shortages) - 1)
+    doublings = last.since // patience
+    return None if doublings > MOST_DOUBLINGS else last.images << doublings
 
 
 def plan_batches(

@@ -47,6 +47,7 @@ def test_a_size_that_failed_is_tried_again_and_more_and_more_rarely():
     assert too_many([]) is None
     first = [too_many([Shortage(8, since)]) for since in range(3 * TRIED_AGAIN)]
     assert first == [8] * TRIED_AGAIN + [16] * TRIED_AGAIN + [32] * TRIED_AGAIN
+    assert too_many([Shortage(8, 100 * TRIED_AGAIN)]) is None
     again = [Shortage(8, 40), Shortage(8, TRIED_AGAIN)]
     assert too_many(again) == 8
     assert too_many([again[0], Shortage(8, 2 * TRIED_AGAIN)]) == 16
