@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,14 +89,3 @@ def test_an_evaluation_compares_by_the_reward_and_by_the_checker(
     assert files.page.exists()
     # A prompt that selected the preset would flatter it.
     assert not set(report["prompts"]) & set(generate_prompts(SMALL.held_out, 1, "test"))
-
-
-def test_scripts_demo_says_that_it_needs_no_port_without_comfyui(root: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, root / "scripts" / "demo", "--without-comfyui", "--keep-server"],
-        env={**os.environ, "COMFYUI_PATH": ""},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2
-    assert "leave out --without-comfyui" in done.stderr
