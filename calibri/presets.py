@@ -38,6 +38,7 @@ __all__ = [
     "Preset",
     "PresetError",
     "RewardChange",
+    "changes_nothing",
     "check_preset",
     "describe_backbone",
     "describe_members",
@@ -141,6 +142,16 @@ def fingerprint(model: nn.Module, kept: Mapping[str, torch.Tensor] | None = None
 def _bfloat16_bytes(vector: torch.Tensor) -> bytes:
     data: bytes = vector.detach().to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes()
     return data
+
+
+def changes_nothing(preset: Preset) -> bool:
+    """Whether a preset is the plain model."""
+    ones = all(value == 1.0 for m in preset.members for value in m.coefficients.values())
+    weights = [member.weight for member in preset.members]
+    if preset.guidance is None:
+        return ones and abs(sum(weights) - 1.0) < 1e-6
+    scale = preset.guidance.scale
+    return ones and abs(weights[0] - scale) + abs(weights[1] - (1.0 - scale)) < 1e-6
 
 
 def describe_members(preset: Preset) -> str:

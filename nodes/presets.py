@@ -92,8 +92,12 @@ class CalibriSavePreset(io.ComfyNode):
 
     @classmethod
     def execute(cls, preset: Preset, filename_prefix: str) -> io.NodeOutput:
-        from ..calibri.presets import save_preset
+        from ..calibri.presets import changes_nothing, save_preset
 
+        if changes_nothing(preset):
+            text = "Not saved: this preset changes nothing, as where Calibrate has found nothing."
+            show_on_node(cls.hidden, text)
+            return io.NodeOutput(ui=ui.PreviewText(text))
         path = folders.new_preset_path(filename_prefix)
         folders.make_folder(path.parent)
         save_preset(path, preset)

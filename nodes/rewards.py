@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from ..rewards.protocol import Card, NetworkReward
     from .managed_reward import ManagedReward
 
+_DEMO_KINDS = ("learned", "checker")
+
 
 class CalibriDemoReward(io.ComfyNode):
-    """The learned reward that comes with the demo model."""
+    """The learned reward that comes with the demo model, or the checker that judges it."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -30,15 +32,29 @@ class CalibriDemoReward(io.ComfyNode):
             category="Calibri/demo",
             description="Scores how well a 64 × 64 picture shows its prompt, by the small learned "
             "reward of Calibri's demo model. It reads prompts in the demo's words only.",
+            inputs=[
+                io.Combo.Input(
+                    "kind",
+                    options=list(_DEMO_KINDS),
+                    default=_DEMO_KINDS[0],
+                    optional=True,
+                    tooltip="learned: what to search with. checker: the share of the prompt's "
+                    "facts that the picture shows, measured by rules; what to judge it with.",
+                )
+            ],
             outputs=[sockets.Reward.Output(display_name="reward")],
         )
 
     @classmethod
-    def execute(cls) -> io.NodeOutput:
+    def execute(cls, kind: str = _DEMO_KINDS[0]) -> io.NodeOutput:
         from ..demo.reward import DemoReward
         from ..rewards.weights_mark import weights_mark
         from .managed_reward import ManagedReward
 
+        if kind == "checker":
+            from ..demo.checker_reward import CheckerReward
+
+            return io.NodeOutput(CheckerReward())
         if not folders.DEMO_REWARD.is_file():
             raise ValueError(
                 f"The demo's reward is not at {folders.DEMO_REWARD}; restore it with "

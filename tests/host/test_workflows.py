@@ -72,7 +72,9 @@ def test_calibrate_leaves_a_preset_a_report_and_pictures(
     prompt = client.prompt_from_workflow(_workflow("- calibrate"))
     # As it stands it takes minutes: the least that still is a whole calibration.
     node = _only(prompt, "CalibriCalibrate")
-    prompt[node]["inputs"].update(generations=1, bucket_size=2, run_name="workflow")
+    prompt[node]["inputs"].update(
+        generations=1, bucket_size=2, run_name="workflow", keep_anyway=True
+    )
     held_out, _ = prompt[node]["inputs"]["held_out"]
     prompt[held_out]["inputs"]["count"] = 4
     result = client.run(prompt)
@@ -85,6 +87,7 @@ def test_calibrate_leaves_a_preset_a_report_and_pictures(
     assert (server.folder / "user" / "calibri" / "runs" / "workflow" / "journal.sqlite").is_file()
     numbers = json.loads((run / "report.json").read_text(encoding="utf-8"))
     assert len(numbers["generations"]) == 1
+    assert [j["name"] for j in numbers["judges"]] == ["demo checker: facts shown", "diversity"]
     saved = sorted((server.models / "calibri").glob("*.safetensors"))
     assert saved
     with safe_open(saved[-1], "numpy") as preset:
@@ -124,7 +127,12 @@ def test_in_the_background_pictures_come_at_once_and_the_preset_later(
     node = _only(prompt, "CalibriCalibrateBackground")
     name = "workflow-background"
     prompt[node]["inputs"].update(
-        generations=1, bucket_size=2, validate_every=1, run_name=name, idle_seconds=0.2
+        generations=1,
+        bucket_size=2,
+        validate_every=1,
+        run_name=name,
+        idle_seconds=0.2,
+        keep_anyway=True,
     )
     held_out, _ = prompt[node]["inputs"]["held_out"]
     prompt[held_out]["inputs"]["count"] = 4

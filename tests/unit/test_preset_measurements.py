@@ -17,9 +17,11 @@ from comfyui_calibri.calibri.preset_metadata import (
     preset_to_json,
 )
 from comfyui_calibri.calibri.presets import (
+    Guidance,
     Member,
     Preset,
     RewardChange,
+    changes_nothing,
     load_preset,
     save_preset,
 )
@@ -62,3 +64,22 @@ def test_wrong_metadata(changes: dict[str, Any], problem: str) -> None:
     text = json.dumps(json.loads(preset_to_json(PRESET)) | changes)
     with pytest.raises(MetadataError, match=problem):
         preset_from_json(text, np.ones((1, 1), np.float32), np.ones(1, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("members", "guidance", "nothing"),
+    [
+        ([(1.0, 1.0)], None, True),
+        ([(1.0, 0.9)], None, False),
+        ([(1.1, 1.0)], None, False),
+        ([(1.0, 0.25), (1.0, 0.75)], None, True),
+        ([(1.0, 4.0), (1.0, -3.0)], Guidance(4.0), True),
+        ([(1.0, 4.5), (1.0, -3.5)], Guidance(4.0), False),
+    ],
+)
+def test_a_preset_that_changes_nothing_is_known(
+    members: list[tuple[float, float]], guidance: Guidance | None, nothing: bool
+) -> None:
+    found = tuple(Member({"double.0": value}, weight) for value, weight in members)
+    preset = Preset("flux", {"double": 1}, "block", found, guidance)
+    assert changes_nothing(preset) == nothing
