@@ -1,0 +1,86 @@
+"""The Calibrate node where it chooses the bucket size and begins at a sibling model's preset."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from comfyui_calibri.calibri.journal import Journal
+from comfyui_calibri.calibri.presets import Member, Preset
+from comfyui_calibri.nodes import calibration_run
+from comfyui_calibri.nodes.patching import backbone_of
+
+from .test_nodes_calibrate import HELD_OUT, TRAINING
+from .test_nodes_ensemble import make_preset
+from .tiny_fixtures import inference  # noqa: F401
+from .tiny_patchers import Brightness, make_clip, make_model, make_vae
+
+pytestmark = [pytest.mark.oldest, pytest.mark.usefixtures("output")]
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> dict[str, Any]:
+    """Three generations, whose first two are the pilot."""
+    with torch.inference_mode():
+        return {
+            "model": make_model("sd3"),
+            "clip": make_clip(tmp_path),
+            "vae": make_vae(),
+            "prompts": TRAINING,
+            "held_out": HELD_OUT,
+            "reward": Brightness(),
+            "negative": "",
+            "sampler": "euler",
+            "scheduler": "simple",
+            "steps": 1,
+            "cfg": 1.0,
+            "guidance": 3.5,
+            "width": 16,
+            "height": 16,
+            "granularity": "gate",
+            "profile": "default",
+            "generations": 3,
+            "seed": 1,
+            "run_name": "trial",
+            "bucket_size": 0,
+            "validate_every": 5,
+            "stop_early": True,
+        }
+
+
+def shorter(preset: Preset) -> Preset:
+    """The preset as if its model had one block less."""
+    (kind,) = preset.blocks
+    count = preset.blocks[kind] - 1
+    (member,) = preset.members
+    kept = {n: v for n, v in member.coefficients.items() if int(n.split(".")[1]) < count}
+    return replace(preset, title="small", blocks={kind: count}, members=(Member(kept),))
+
+
+def test_it_chooses_the_bucket_size_and_says_what_it_expects_and_began_at(
+    inputs: dict[str, Any], output: Path
+) -> None:
+    said: list[str] = []
+    preset = shorter(make_preset(inputs["model"], [1.0], seed=1))
+    (kind,) = backbone_of(inputs["model"]).blocks
+    result = calibration_run.run_calibration(say=said.append, start_from=preset, **inputs)
+    with Journal.read(output / "calibri" / "runs" / "trial" / "journal.sqlite") as journal:
+        sizes = [len(e.bucket) for e in journal.evaluations("generation")]
+    assert sizes[:2] == [16, 16]
+    assert sizes[2] in (4, 8, 16, 32, 64)
+    first, second, third = (text for text in said if text.startswith("Generation"))
+    assert "images at most" not in first
+    for text in (second, third):
+        assert f"{sizes[2]} images for each candidate" in text
+    pilot = json.loads((output / "calibri" / "trial" / "report.json").read_text())["pilot"]
+    assert pilot["bucket_size"] == sizes[2]
+    assert pilot["sentence"] in third
+    assert (
+        f"preset 'small' of a sibling model, sd3 with {preset.blocks[kind]} {kind}" in result.text
+    )
+    assert "by relative depth" in result.text
