@@ -112,6 +112,7 @@ def test_evaluate_compares_plain_and_calibrated(client: ComfyClient, server: Com
         assert picture.std() > 1
     folder = server.output / "calibri" / "workflow-evaluation"
     numbers = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+    assert numbers["rewards"] == ["demo reward", "demo checker: facts shown"]
     assert len(numbers["cells"]) == 4
     assert all(cell["diversity"]["mean"] > 0 for cell in numbers["cells"])
     page = (folder / "evaluation.html").read_text(encoding="utf-8")
