@@ -24,6 +24,7 @@ from ..calibri.configuration import differences
 from ..calibri.ensemble_space import EnsembleSpace, ensemble_space
 from ..calibri.figure import draw_report
 from ..calibri.journal import Journal
+from ..calibri.preset_metadata import held_out
 from ..calibri.presets import Preset, RewardChange, fingerprint, save_preset
 from ..calibri.report import build_report, save_picture, save_report
 from ..calibri.selection import Interval
@@ -192,6 +193,7 @@ def _preset(
                 for found in outcome.judgements
             ),
         ),
+        prompts=held_out(config.validation_prompts),
     )
 
 
