@@ -91,9 +91,6 @@ def _places(taps: Iterable[Tap]) -> str:
 
 
 def _remarks(case: DitCase) -> Iterator[str]:
-    missing = {"float16", "bfloat16"} - {str(kind).split(".")[1] for kind in case.half_types}
-    if missing:
-        yield f"not in {' or '.join(sorted(missing))}"
     if case.one_gain_for_all:
         yield f"one set of coefficients per call ({case.one_gain_for_all})"
     if case.note:

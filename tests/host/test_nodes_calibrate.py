@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import comfy.model_management
-import folder_paths
 import numpy as np
 import pytest
 import torch
@@ -21,26 +20,13 @@ from comfyui_calibri.calibri.presets import load_preset
 from comfyui_calibri.nodes.apply import CalibriApply
 from comfyui_calibri.nodes.calibrate import CalibriCalibrate
 
+from .tiny_fixtures import inference  # noqa: F401
 from .tiny_patchers import Brightness, make_clip, make_model, make_vae
 
-pytestmark = pytest.mark.oldest
+pytestmark = [pytest.mark.oldest, pytest.mark.usefixtures("output")]
 
 TRAINING = ("a red circle", "two green stars", "a pink ring")
 HELD_OUT = ("a black cross", "a large red triangle")
-
-
-@pytest.fixture(autouse=True)
-def inference() -> Iterator[None]:
-    with torch.inference_mode():
-        yield
-
-
-@pytest.fixture(autouse=True)
-def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """ComfyUI's output folder, and its user folder too."""
-    for folder in ("output_directory", "user_directory"):
-        monkeypatch.setattr(folder_paths, folder, str(tmp_path))
-    return tmp_path
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import comfy.model_management
-import folder_paths
 import numpy as np
 import pytest
 import torch
@@ -27,29 +25,16 @@ from comfyui_calibri.nodes.sampling import ComfyEvaluator, SamplerSettings
 
 from .test_nodes_calibrate import HELD_OUT, TRAINING, Stops
 from .test_nodes_ensemble import make_preset
+from .tiny_fixtures import inference  # noqa: F401
 from .tiny_patchers import Brightness, make_clip, make_model, make_vae, sample
 
-pytestmark = pytest.mark.oldest
+pytestmark = [pytest.mark.oldest, pytest.mark.usefixtures("output")]
 
 PROMPTS = ("a red circle", "two green stars")
 NEGATIVE = "a pink ring"
 # How the three kinds of run are asked for.
 ENSEMBLE = {"members": 2}
 GUIDED = {"guided_members": True, "cfg": 4.0, "negative": NEGATIVE}
-
-
-@pytest.fixture(autouse=True)
-def inference() -> Iterator[None]:
-    with torch.inference_mode():
-        yield
-
-
-@pytest.fixture(autouse=True)
-def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """ComfyUI's output folder, and its user folder too."""
-    for folder in ("output_directory", "user_directory"):
-        monkeypatch.setattr(folder_paths, folder, str(tmp_path))
-    return tmp_path
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import folder_paths
 import pytest
 import torch
 from comfy.sd import VAE
@@ -17,25 +16,12 @@ from comfyui_calibri.nodes.calibrate import CalibriCalibrate
 from comfyui_calibri.nodes.decoding import COMPARED
 from comfyui_calibri.nodes.scoring import CalibriScoreImages
 
+from .tiny_fixtures import inference  # noqa: F401
 from .tiny_patchers import Brightness, make_clip, make_model, make_vae
 
-pytestmark = pytest.mark.oldest
+pytestmark = [pytest.mark.oldest, pytest.mark.usefixtures("output")]
 
 SEARCHED = 16 * 2  # images: candidates, prompts of a bucket
-
-
-@pytest.fixture(autouse=True)
-def inference() -> Iterator[None]:
-    with torch.inference_mode():
-        yield
-
-
-@pytest.fixture(autouse=True)
-def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """ComfyUI's output folder, and its user folder too."""
-    for folder in ("output_directory", "user_directory"):
-        monkeypatch.setattr(folder_paths, folder, str(tmp_path))
-    return tmp_path
 
 
 class CountingVAE:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor, nn
 
 SAMPLES = 3
@@ -28,7 +27,6 @@ class DitCase:
     sizes: Mapping[str, Callable[[], nn.Module]] = field(default_factory=dict)
     # Published models that share a line of `sizes` in all that matters here.
     also: tuple[str, ...] = ()
-    half_types: tuple[torch.dtype, ...] = (torch.bfloat16, torch.float16)
     # Why samples of one call cannot have gains of their own, where that is so.
     one_gain_for_all: str = ""
     # Kinds of blocks that this call has no use for, as it has no references for example.
