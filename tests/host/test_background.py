@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from comfy_client import PromptError
 
@@ -128,6 +129,18 @@ def test_after_a_restart_it_offers_itself_and_goes_on_as_if_nothing_had_been(
     client.run(picture(TINY, 1))
     time.sleep(0.5)
     assert client.summary("run")["images"] == images
+    # Under the model's name there is another one for a while.
+    server.stop()
+    model = server.models / "diffusion_models" / TINY
+    own = model.read_bytes()
+    save_file({name: weights + 0.01 for name, weights in load_file(model).items()}, model)
+    server.start()
+    client.act("run", "resume")
+    refused = client.until("run", lambda now: now["state"] == "paused")
+    assert (refused["images"], "model" in refused["reason"]) == (images, True), refused["reason"]
+    server.stop()
+    model.write_bytes(own)
+    server.start()
     client.act("run", "resume")
     client.finished("run")
     client.run(in_foreground(calibration(TINY, "run", **SHORT), "whole"))
