@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from .evaluation import RewardError
-from .outcome import GenerationSummary
+if TYPE_CHECKING:
+    from .outcome import GenerationSummary
 
 GENERATIONS = 2  # a reward that counts things may find none in a whole bucket once
 
 
-def check_not_constant(reward: str, history: Sequence[GenerationSummary]) -> None:
-    """Raises RewardError, naming the `reward`, where within each generation of the `history` all
-    candidates had the same score."""
-    if not all(math.isclose(past.best, past.worst) for past in history):
-        return
-    raise RewardError(
-        f"{reward} gave all candidates of a generation the same score, {len(history)} times in a "
-        f"row ({history[-1].best:g}), so there is nothing to search by. See with Score Images "
-        "whether it tells pictures apart, then calibrate with another one, or under another "
-        "run_name."
+def alike(reward: str, history: Sequence[GenerationSummary]) -> str:
+    """What to say of the `reward` where all candidates had the same score within each of the last
+    generations of the `history`; empty where one of them told candidates apart.
+
+    A warning and no error: few images of a reward that is mostly 0 may all be alike by chance.
+    """
+    latest = history[-GENERATIONS:]
+    if len(latest) < GENERATIONS or not all(math.isclose(g.best, g.worst) for g in latest):
+        return ""
+    return (
+        f"{reward} gave all candidates of a generation the same score, {GENERATIONS} times in a "
+        f"row ({latest[-1].best:g}), so the search has nothing to go by. See with Score Images "
+        "whether it tells pictures of these prompts apart; if it does, take a larger bucket_size."
     )

@@ -12,14 +12,14 @@ whoever answers it (`session.py`) may take the answers from the journal, or take
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .buckets import Buckets
 from .configuration import RunConfig
-from .constant_reward import GENERATIONS, check_not_constant
+from .constant_reward import alike
 from .evaluation import Floats, Sample, training_bucket
 from .journal import Evaluation
 from .judging import judged_images, judgement, judges
@@ -134,10 +134,9 @@ class Course:
                 seconds=evaluated.seconds,
                 pilot=self.pilot,
             )
-            self._history.append(summary)
-            yield summary
-            if generation == GENERATIONS and not self._begun(generation + 1):
-                check_not_constant(config.reward, self._history)
+            warning = alike(config.reward, [*self._history, summary])
+            self._history.append(replace(summary, warning=warning))
+            yield self._history[-1]
             if self._is_over(generation):
                 break
         self.search_ended = True

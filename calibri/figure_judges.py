@@ -18,9 +18,9 @@ _COLUMNS = (0.0, 0.30, 0.40, 0.50, 0.72)  # of the table's width
 
 
 def judges_height(report: Mapping[str, Any]) -> float:
-    """Inches that `draw_judges` takes; 0 where nobody judged."""
-    rows = len(report["judges"])
-    return _LINE * (2 + rows + len(_objections(report))) if rows else 0.0
+    """Inches that `draw_judges` takes; 0 where nobody judged and nothing is objected."""
+    lines = len(report["judges"]) + len(_objections(report))
+    return _LINE * (2 + lines) if lines else 0.0
 
 
 def draw_judges(axes: Axes, report: Mapping[str, Any]) -> None:

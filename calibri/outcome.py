@@ -28,6 +28,8 @@ class GenerationSummary:
     seconds: float
     pilot: Pilot | None = None
     """From the last generation of the pilot on."""
+    warning: str = ""
+    """What it and those before say against the reward (`constant_reward.py`)."""
 
 
 @dataclass(frozen=True)

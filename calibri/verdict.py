@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .constant_reward import alike
 from .judging import DIVERSITY, Judgement
 from .outcome import Outcome
 from .selection import START, Interval
@@ -33,9 +34,13 @@ def verdict(outcome: Outcome, reward: str, prompts: int) -> str:
 
 
 def objections(outcome: Outcome, reward: str) -> list[str]:
-    """What other rewards and the pictures' diversity say against the choice; beyond chance only."""
+    """What speaks against the choice: other rewards and the pictures' diversity, beyond chance.
+
+    Where the plain model is recommended, that the reward told no candidates apart.
+    """
     if outcome.generation == 0:
-        return []
+        warning = alike(reward, outcome.history)
+        return [warning] if warning else []
     rewards = [found for found in outcome.judgements if found.name != DIVERSITY]
     said = []
     if fallen := [found for found in rewards if found.change.high < 0]:

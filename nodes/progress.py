@@ -72,6 +72,8 @@ def _words(summary: GenerationSummary) -> str:
 
 def _warning(reward: str, summary: GenerationSummary) -> str:
     """What to say where a generation has taught the search nothing."""
+    if summary.warning:
+        return f". {summary.warning.removesuffix('.')}"
     if summary.best != summary.worst:
         return ""
     return (

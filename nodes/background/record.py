@@ -40,6 +40,8 @@ class Progress:
     """mean, low and high of the paired gain, with its 95 % interval."""
     pilot: str = ""
     """What the run's first generations say that it will cost and gain, once they are over."""
+    warning: str = ""
+    """What its last generations say against the reward."""
 
 
 @dataclass

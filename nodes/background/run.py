@@ -133,6 +133,8 @@ class Run:
                     "It gets nowhere: your pauses are shorter than its batches, which are given up "
                     "each time. Leave ComfyUI alone for longer, or pause the run."
                 )
+            elif state == RUNNING:
+                reason = progress.warning
             left = None
             if record.state == RUNNING and progress.drawn:
                 left = progress.seconds / progress.drawn * (progress.total - progress.images)

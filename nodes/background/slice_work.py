@@ -142,6 +142,7 @@ class _Slice:
 
     def _on_generation(self, summary: GenerationSummary) -> None:
         self._run.sigmas[summary.generation] = summary.sigma
+        self._run.record.progress.warning = summary.warning
         self._run.news = "result"
 
     def _on_batch(self, done: int, total: int) -> None:
