@@ -14,6 +14,9 @@ from dataclasses import dataclass
 
 from .evaluation import Batch, Evaluator, Sample
 
+# Kinds of events: batches were halved; that size or a larger one is tried again.
+OUT_OF_MEMORY, LARGER_BATCHES = "out of memory", "larger batches"
+
 TRIED_AGAIN = 16  # evaluations: one batch of some hundreds is then lost at most
 MOST_DOUBLINGS = 6  # beyond lies what no evaluator plans
 

@@ -62,7 +62,7 @@ class RunConfig:
     judges: Mapping[str, str] = field(default_factory=dict)
     """Who judges the choice beside `reward`, with the marks of their weights (`judging.py`)."""
     keep_anyway: bool = False
-    """Whether to recommend the best of what was found even where the plain model was better."""
+    """Whether to recommend the best of what was found even where it beats the plain model not."""
 
     def __post_init__(self) -> None:
         if self.bucket_size < 0:

@@ -28,6 +28,10 @@ def best_mean(journal: Journal) -> Found | None:
     """
     validated = list(_validated(journal))
     searched = journal.last_generation()
+    recommended = _recommended(journal, searched)
+    if recommended is not None:
+        return next((g, mean) for g, mean, _ in validated if g == recommended)
+    # An earlier version recommended whatever it confirmed.
     confirmation = journal.evaluation("confirmation", searched)
     if confirmation is not None and not confirmation.pending:
         vector = confirmation.vectors[-1]
@@ -36,6 +40,15 @@ def best_mean(journal: Journal) -> Found | None:
         return None
     generation, vector, _ = min(validated, key=lambda found: (-found[2], abs(found[0])))
     return generation, vector
+
+
+def _recommended(journal: Journal, searched: int) -> int | None:
+    """The generation that the run recommended when it last ended, after `searched` generations."""
+    for event in reversed(journal.events()):
+        if event.kind == "finished" and event.detail.get("searched") == searched:
+            recommended: int = event.detail["recommended"]
+            return recommended
+    return None
 
 
 def found_preset(journal: Journal, backbone: Backbone) -> Preset | None:

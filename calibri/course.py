@@ -233,8 +233,7 @@ class Course:
         vectors = np.stack([self._means[generation] for generation in generations])
         ranking = yield from self._race(vectors, last)
         pick, role = ranking.pick, "confirmation"
-        kept_anyway = pick == 0 and config.keep_anyway
-        if kept_anyway:
+        if pick == 0 and config.keep_anyway:
             pick, role = 1 + int(ranking.scores[1:].argmax()), "confirmation anyway"
 
         bucket = config.confirmation_samples(last)
@@ -242,12 +241,16 @@ class Course:
         confirmation = yield from _ask(Request(role, last, compared, bucket))
         before = prompt_means(confirmation.rewards[0], bucket)
         after = prompt_means(confirmation.rewards[-1], bucket)
+        is_better = ranking.is_ahead and float(after.mean()) > float(before.mean())
+        kept_anyway = config.keep_anyway and not is_better
+        if not is_better and not kept_anyway:
+            pick, after = 0, before
         judgements = []
         for judge in judges(config, last) if pick else ():
             request = Request(judge.role, last, confirmation.vectors, judge.bucket, judge.name)
             judgements.append(judgement(judge, (yield from _ask(request))))
         return Outcome(
-            vector=confirmation.vectors[-1],
+            vector=confirmation.vectors[1 if pick else 0],
             generation=generations[pick],
             generations=last,
             before=mean_interval(before),

@@ -109,7 +109,7 @@ def _draw_header(axes: Axes, report: Mapping[str, Any]) -> None:
         if report["recommended"]["generation"] == START:
             result += "; the preset that it began at was not bettered"
         if report["kept_anyway"]:
-            result += "; the plain model was chosen as better, and this is kept anyway"
+            result += "; not seen to be better than the plain model, and kept anyway"
         elif not report["gain_shown"]:
             result += ": no gain was shown"
     axes.text(0, 0.5, true_minus(result), fontsize=12, va="top")

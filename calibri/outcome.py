@@ -54,7 +54,8 @@ class Best:
 class Outcome:
     """What a run recommends: `vector`, the search's mean after `generation`.
 
-    Generation 0 is the identity: the search found nothing better. START is the preset that it began
+    Generation 0 is the identity: the search found nothing that led it clearly in the selection and
+    was better in the confirmation too. START is the preset that it began
     at, where that was the best. `before`, `after` and the paired `gain` are mean rewards on
     confirmation samples, with intervals over prompts; the gain's makes allowance for `vector`
     having been chosen on the same prompts.
@@ -72,7 +73,7 @@ class Outcome:
     judgements: tuple[Judgement, ...] = ()
     """Of other rewards, and of diversity; none where the plain model is recommended."""
     kept_anyway: bool = False
-    """Whether the plain model was better, and `vector` is the best of what was found."""
+    """Whether `vector` is the best of what was found, though not seen to beat the plain model."""
     pilot: Pilot | None = None
     """What the run was expected to cost and to gain, where it came so far."""
     stopped: Prospect | None = None

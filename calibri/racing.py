@@ -19,7 +19,8 @@ from .selection import prompt_means
 
 ROUNDS = (0.25, 0.5, 1.0)  # of the samples
 FEWEST_PROMPTS = 8  # that one may be beaten on
-MARGIN = 2.5  # standard errors: of two that are equal, 1 in 40 leaves before the end
+MARGIN = 2.5  # standard errors: of two that are equal, 1 in 18 to 27 leaves before the end
+LEAD = 1.0  # standard errors: a tie is the plain model's
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,16 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Ranking:
-    """`pick` is the row that won. `scores` [F] are mean rewards on all samples.
+    """`pick` is the row that won. `scores` [F] are mean rewards on the samples that were drawn.
 
-    The score of a finalist that left early is the pick's, less what it was behind on the samples
-    that both were drawn on.
+    That is not all of them where a race ended early. The score of a finalist that left before is
+    the pick's, less what it was behind on the samples that both were drawn on.
     """
 
     pick: int
     scores: Floats
+    is_ahead: bool
+    """Whether the pick leads row 0, the plain model, by more than LEAD standard errors."""
 
 
 def race(finalists: int, role: str, bucket: Sequence[Sample]) -> Generator[Round, Drawn, Ranking]:
@@ -69,7 +72,7 @@ def race(finalists: int, role: str, bucket: Sequence[Sample]) -> Generator[Round
         left = _unbeaten(rewards[:, :done], left, bucket[:done])
         if len(left) == 1 or done == len(bucket):
             break
-    return _ranking(rewards[:, :done], left)
+    return _ranking(rewards[:, :done], left, bucket[:done])
 
 
 def round_sizes(bucket: Sequence[Sample]) -> list[int]:
@@ -99,7 +102,11 @@ def _is_beaten(behind: Floats) -> bool:
     return float(behind.mean()) < -MARGIN * error
 
 
-def _ranking(rewards: Floats, left: tuple[int, ...]) -> Ranking:
+def _ranking(rewards: Floats, left: tuple[int, ...], bucket: Sequence[Sample]) -> Ranking:
     pick = max(left, key=lambda row: float(rewards[row].mean()))
     behind = np.nanmean(rewards - rewards[pick], axis=1)
-    return Ranking(pick, float(rewards[pick].mean()) + behind)
+    both = np.flatnonzero(np.isfinite(rewards[0]))
+    lead = prompt_means((rewards[pick] - rewards[0])[both], [bucket[sample] for sample in both])
+    error = float(lead.std(ddof=1)) / math.sqrt(len(lead))
+    is_ahead = float(lead.mean()) > LEAD * error
+    return Ranking(pick, float(rewards[pick].mean()) + behind, is_ahead)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from .batches import limited, plan_batches, too_many
+from .batches import LARGER_BATCHES, OUT_OF_MEMORY, limited, plan_batches, too_many
 from .budget import CONCLUDED, STOPPED_EARLY, WENT_ON, is_concluded, wants_more
 from .configuration import RunConfig, check_same_run, library_versions
 from .course import Course, Request, Steps
@@ -27,9 +27,6 @@ from .yielding import YieldedError
 if TYPE_CHECKING:
     from .ensemble_space import EnsembleSpace
     from .pilot import Pilot
-
-# Kinds of events: batches were halved; that size or a larger one is tried again.
-OUT_OF_MEMORY, LARGER_BATCHES = "out of memory", "larger batches"
 
 
 class Session:
@@ -161,7 +158,11 @@ class Session:
                 self.outcome, self._phase = end.value, "done"
                 if self._course.stopped is not None:
                     self._add_event(STOPPED_EARLY)
-                self._add_event("finished")
+                self._add_event(
+                    "finished",
+                    recommended=self.outcome.generation,
+                    searched=self.outcome.generations,
+                )
                 return
             answer = None
             if isinstance(wanted, GenerationSummary):
@@ -262,9 +263,9 @@ class Session:
                 self._on_batch(self.total, self.total)
             self._end_told = True
 
-    def _add_event(self, kind: str) -> None:
+    def _add_event(self, kind: str, **more: int) -> None:
         budget = {"generations": self._config.generations, "max_seconds": self._config.max_seconds}
-        self._journal.add_event(kind, {"versions": self._versions, **budget})
+        self._journal.add_event(kind, {"versions": self._versions, **budget, **more})
 
     @contextmanager
     def _recorded(self) -> Iterator[None]:

@@ -25,8 +25,8 @@ def verdict(outcome: Outcome, reward: str, prompts: int) -> str:
     said = f"{measured}, {outcome.after.mean:.4g} calibrated, {gain}, {found}."
     if outcome.kept_anyway:
         return (
-            f"{said} The plain model was chosen as better; this is the best of what the search "
-            "found, kept because keep_anyway is on."
+            f"{said} It was not seen to be better than the plain model; it is the best of what the "
+            "search found, kept because keep_anyway is on."
         )
     if not outcome.gain.low > 0:
         return f"{said} No gain was shown: the interval includes 0."

@@ -132,6 +132,8 @@ def _found_preset(prepared: Prepared, outcome: Outcome) -> Preset:
     )
     if outcome.kept_anyway:
         return replace(preset, title=f"{preset.title} (no better than the plain model)")
+    if not outcome.gain.low > 0:
+        return replace(preset, title=f"{preset.title} (no gain shown)")
     return preset
 
 

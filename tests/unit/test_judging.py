@@ -150,7 +150,7 @@ def test_what_was_found_is_kept_anyway_where_that_is_asked_for(tmp_path):
     assert len(kept.judgements) == 3
     best = max(kept.finalists[1:], key=lambda finalist: finalist.selection)
     assert kept.generation == best.generation
-    assert "The plain model was chosen as better" in verdict(kept, "test", 20)
+    assert "It was not seen to be better than the plain model" in verdict(kept, "test", 20)
     # Asked for no longer, the plain model is recommended again, and without new images.
     again = PlainIsBest()
     assert run(path, again, PLAIN).generation == 0
