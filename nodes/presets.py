@@ -75,11 +75,7 @@ class CalibriSavePreset(io.ComfyNode):
                 sockets.Preset.Input(
                     "preset", tooltip="From Calibrate or Import Calibri Checkpoint."
                 ),
-                io.String.Input(
-                    "filename_prefix",
-                    default="calibri",
-                    tooltip="The file's name before its number; 'folder/name' makes a folder.",
-                ),
+                sockets.filename_prefix("calibri"),
             ],
             outputs=[],
             hidden=[io.Hidden.unique_id],
