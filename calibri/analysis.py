@@ -54,10 +54,10 @@ class AnalysisConfig:
     """JSON values that say how images are made, as in `RunConfig`."""
 
     def __post_init__(self) -> None:
-        if len(self.prompts) < 2:
+        if len(set(self.prompts)) < 2:
             raise AnalysisError(
-                f"There are {len(self.prompts)} prompts: give at least two, since the bands are "
-                "taken over prompts."
+                f"There are {len(set(self.prompts))} different prompts: give at least two, since "
+                "the bands are taken over prompts."
             )
         if self.images_per_prompt < 1 or not self.names or not self.scales:
             raise AnalysisError(

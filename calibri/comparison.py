@@ -51,8 +51,8 @@ class Comparison:
 
     `rewards` are names, the first being the one that matters most. The grid shows the first image
     of the first `SHOWN` prompts for the cells `shown`, each a (variant, setting), in that order.
-    Raises ComparisonError for fewer than two prompts, of which no interval can be made, for names
-    that are not unique and where there are no settings or images.
+    Raises ComparisonError for fewer than two different prompts, of which no interval can be made,
+    for names that are not unique and where there are no settings or images.
     """
 
     variants: tuple[str, ...]
@@ -64,10 +64,10 @@ class Comparison:
     shown: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
-        if len(self.prompts) < 2:
+        if len(set(self.prompts)) < 2:
             raise ComparisonError(
-                f"The evaluation has {len(self.prompts)} prompt, and intervals are over prompts: "
-                "connect at least two, better thirty."
+                f"The evaluation has {len(set(self.prompts))} prompt, and intervals are over "
+                "different prompts: connect at least two, better thirty."
             )
         for what, names in (("variants", self.variants), ("rewards", self.rewards)):
             if not names or len(set(names)) < len(names):

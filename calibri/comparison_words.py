@@ -5,7 +5,7 @@ Every sentence rests on the numbers of `comparison_report.py` alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 COLLAPSE = 0.5
@@ -20,9 +20,12 @@ def sentences(report: Mapping[str, Any]) -> list[str]:
         found += _gain_at_one_step_count(report, variant)
         found += _falling(report, variant)
         found += _diversity(report, variant)
-    if report["equal_best"]:
-        found.append(_caution(report))
-    return found
+    return found + cautions(report)
+
+
+def cautions(report: Mapping[str, Any]) -> list[str]:
+    """The last sentence, which belongs to every claim of saved steps; none where there is none."""
+    return [_caution(report)] if report["equal_best"] else []
 
 
 def setting_label(report: Mapping[str, Any], setting: Mapping[str, Any], steps: bool = True) -> str:
@@ -174,7 +177,10 @@ def _quoted(name: str) -> str:
     return f"“{name}”"
 
 
-def short(texts: Sequence[str], most: int) -> str:
-    """The first `most` sentences, one a line, and how many more there are."""
-    more = [f"{len(texts) - most} more in the report."] if len(texts) > most else []
-    return "\n".join([*texts[:most], *more])
+def short(report: Mapping[str, Any], most: int) -> str:
+    """`most` sentences, one a line, the caution among them, and how many more there are."""
+    texts, last = sentences(report), cautions(report)
+    if len(texts) <= most:
+        return "\n".join(texts)
+    shown = texts[: most - len(last)]
+    return "\n".join([*shown, f"{len(texts) - most} more in the report.", *last])

@@ -6,6 +6,7 @@ pair that colour-blind people tell apart. `figure_block_curves.py` draws the cur
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -76,10 +77,13 @@ def draw_heat_map(analysis: Analysis, reward: str) -> Picture:
     left, right = 1.8 / table.width, 1 - 1.2 / table.width
     with page(table.width, height) as (figure, canvas):
         numbered = len(table.blocks) <= _WITH_NUMBERS
-        marked = ", in bold" if numbered else ", dotted"
-        write_header(figure, f"What each block does for {reward}", analysis, height, marked)
-        axes = figure.add_axes((left, _FOOT / height, right - left, cells / height), frameon=False)
         colours, full = _colours(), _full_colour(analysis)
+        marked = ", in bold" if numbered else ", dotted"
+        unit = _unit(full)
+        times = f" (gain × {unit:,})" if unit > 1 else ""
+        title = f"What each block does for {reward}{times}"
+        write_header(figure, title, analysis, height, marked)
+        axes = figure.add_axes((left, _FOOT / height, right - left, cells / height), frameon=False)
         for (block, ending), row in table.rows.items():
             for s in range(scales):
                 place = table.columns[block], ending * (scales + 0.5) + scales - 1 - s
@@ -87,7 +91,8 @@ def draw_heat_map(analysis: Analysis, reward: str) -> Picture:
                 certain = bool(analysis.better[row, s] or analysis.worse[row, s])
                 _draw_cell(axes, place, colours((value + 1) / 2))
                 if numbered:
-                    _write_number(axes, place, float(analysis.gain[row, s]), value, certain)
+                    gain = float(analysis.gain[row, s]) * unit
+                    _write_number(axes, place, gain, value, certain)
                 elif certain:
                     axes.plot(*place, ".", ms=2.5, color="white" if abs(value) > _DARK else INK)
         axes.set_xlim(-0.5, table.columns[-1] + 0.5)
@@ -95,7 +100,7 @@ def draw_heat_map(analysis: Analysis, reward: str) -> Picture:
         _name_scales(axes, table, analysis.scales)
         name_blocks(axes, table, cells)
         beside = (right + 0.2 / table.width, _FOOT / height, 0.16 / table.width, cells / height)
-        _draw_bar(figure, beside, analysis, full)
+        _draw_bar(figure, beside, analysis, full, unit)
         return pixels(canvas)
 
 
@@ -186,6 +191,11 @@ def _full_colour(analysis: Analysis) -> float:
     return full or 1.0
 
 
+def _unit(full: float) -> int:
+    """The power of ten that two decimals of a gain need; 1 but for rewards of a small scale."""
+    return 1 if full >= 0.1 else int(10 ** min(12, -math.floor(math.log10(full))))
+
+
 def _draw_cell(axes: Axes, place: tuple[float, float], colour: Any) -> None:
     from matplotlib.patches import Rectangle
 
@@ -229,7 +239,11 @@ def _name_scales(axes: Axes, table: Table, scales: tuple[float, ...]) -> None:
 
 
 def _draw_bar(
-    figure: Figure, place: tuple[float, float, float, float], analysis: Analysis, full: float
+    figure: Figure,
+    place: tuple[float, float, float, float],
+    analysis: Analysis,
+    full: float,
+    unit: int,
 ) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
@@ -238,11 +252,12 @@ def _draw_bar(
     extend = {(False, False): "neither", (True, False): "min", (False, True): "max"}
     axes = figure.add_axes(place)
     bar = figure.colorbar(
-        ScalarMappable(Normalize(-full, full), _colours()),
+        ScalarMappable(Normalize(-full * unit, full * unit), _colours()),
         cax=axes,
         extend=extend.get((below, above), "both"),
     )
     bar.outline.set_visible(False)
     axes.tick_params(labelsize=8)
-    lowest = f", lowest {signed(float(analysis.gain.min()))}" if below else ""
-    axes.set_ylabel(f"gain{lowest}", fontsize=9)
+    lowest = f", lowest {signed(float(analysis.gain.min()) * unit)}" if below else ""
+    times = f" × {unit:,}" if unit > 1 else ""
+    axes.set_ylabel(f"gain{times}{lowest}", fontsize=9)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
-from itertools import cycle
+from itertools import chain, cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .comparison_words import cells_of, sentences, setting_label
+from .comparison_words import cautions, cells_of, sentences, setting_label
 from .figure_style import GRID, INK, STYLE, VARIANTS
 
 if TYPE_CHECKING:
@@ -99,13 +99,15 @@ def _title(report: Mapping[str, Any]) -> str:
 
 def _words(report: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
-    said = sentences(report)
-    for number, sentence in enumerate(said):
-        wrapped = textwrap.wrap(sentence, 180, initial_indent="· ", subsequent_indent="   ")
-        if len(lines) + len(wrapped) > MOST_WORDS:
+    said, last = [list(map(_wrapped, text)) for text in (sentences(report), cautions(report))]
+    said = said[: len(said) - len(last)]
+    room = MOST_WORDS - sum(map(len, last))
+    for number, wrapped in enumerate(said):
+        if len(lines) + len(wrapped) > room:
             lines.append(f"· {len(said) - number} more in evaluation.html.")
             break
         lines += wrapped
+    lines += chain(*last)
     if (groups := len(_lines(report)[1])) > MOST_LINES:
         lines.append(
             f"· The curves are those of the first {MOST_LINES} of {groups} combinations of cfg, "
@@ -113,6 +115,10 @@ def _words(report: Mapping[str, Any]) -> list[str]:
         )
     # True minus signs, as Matplotlib's axes have.
     return [re.sub(r"(?<=[ \[(])-(?=\d)", "−", line) for line in lines]
+
+
+def _wrapped(sentence: str) -> list[str]:
+    return textwrap.wrap(sentence, 180, initial_indent="· ", subsequent_indent="   ")
 
 
 def _handles(report: Mapping[str, Any]) -> list[Line2D]:
@@ -207,4 +213,7 @@ def _interval(cell: Mapping[str, Any], measure: str, paired: bool) -> Mapping[st
 
 
 def _short(name: str) -> str:
-    return textwrap.shorten(name, _LABEL, placeholder="…") or "…"
+    """A name of at most `_LABEL` characters: names of presets differ at either end."""
+    name = " ".join(name.split())
+    half = _LABEL // 2
+    return name if len(name) <= _LABEL else f"{name[:half]}…{name[half + 1 - _LABEL :]}"

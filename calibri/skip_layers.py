@@ -8,6 +8,7 @@ not as far as without the model's vital ones.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .analysis import Analysis
@@ -61,8 +62,10 @@ class Suggestion:
         return ", ".join(map(str, self.single))
 
 
-def suggest_layers(analysis: Analysis, family: str, granularity: str) -> Suggestion:
-    """The layers to skip, from what each block's absence costs.
+def suggest_layers(
+    analysis: Analysis, family: str, granularity: str, names: Sequence[str]
+) -> Suggestion:
+    """The layers to skip, from what each block's absence costs; `names` are all the model's.
 
     Of the blocks whose absence has its whole band below 0, but at most half of the worst block's
     loss, those with the largest losses, three at most.
@@ -72,6 +75,11 @@ def suggest_layers(analysis: Analysis, family: str, granularity: str) -> Suggest
         return _none(f"ComfyUI's Skip Layer Guidance cannot skip blocks of {family}.")
     if granularity != "block" or 0.0 not in analysis.scales:
         return _none("Layers to skip are suggested from whole blocks at scale 0: add these.")
+    if not set(names) <= set(analysis.names):
+        return _none(
+            "Layers to skip are suggested from all blocks, since they are compared with the worst "
+            "of them: empty `only`."
+        )
     at = analysis.scales.index(0.0)
     worst = -float(analysis.gain[:, at].min())
     found = []

@@ -82,6 +82,7 @@ def run_analysis(
     Raises ValueError with one sentence for what does not fit together, before anything is sampled;
     whatever is raised later leaves the journal resumable.
     """
+    prompts = tuple(dict.fromkeys(prompts))  # doubles would make the bands too narrow
     space = ensemble_space(coefficient_space(backbone_of(model), granularity))
     settings = SamplerSettings(sampler, scheduler, steps, cfg, guidance, width, height, negative)
     config = AnalysisConfig(
@@ -147,7 +148,7 @@ def _conclude(
     found: Analysis, config: AnalysisConfig, space: EnsembleSpace, folder: Path
 ) -> AnalysisResult:
     """Draw and save what was found."""
-    suggestion = suggest_layers(found, space.backbone.family, space.granularity)
+    suggestion = suggest_layers(found, space.backbone.family, space.granularity, space.names)
     numbers = build_analysis_report(found, config.record(space), suggestion)
     pictures = {
         HEAT_MAP: draw_heat_map(found, config.reward),

@@ -24,7 +24,7 @@ from ..calibri.comparison_course import compare
 from ..calibri.comparison_files import NUMBERS, ComparisonFiles, save_comparison
 from ..calibri.comparison_report import build_comparison, shown_cells
 from ..calibri.comparison_store import PartFolder
-from ..calibri.comparison_words import sentences, short
+from ..calibri.comparison_words import short
 from ..calibri.setting_lists import parse_names, parse_settings
 from . import folders, identity, runs
 from .evaluation_painter import ComfyPainter
@@ -85,7 +85,7 @@ def run_evaluation(name: str, say: Callable[[str], None], **inputs: Any) -> Eval
     folder = _output_folder(stem, prepared.about["id"])
     folders.make_folder(folder)
     files = save_comparison(folder, report, cells)
-    words = short(sentences(report), SENTENCES)
+    words = short(report, SENTENCES)
     return EvaluationResult(
         files=files,
         numbers=json.dumps(report, ensure_ascii=False),
@@ -132,7 +132,7 @@ def prepare_evaluation(
     comparison = Comparison(
         variants=variants,
         settings=settings,
-        prompts=tuple(prompts[:max_prompts]),
+        prompts=tuple(dict.fromkeys(prompts))[:max_prompts],
         rewards=tuple(one.name for one in rewards),
         images_per_prompt=images_per_prompt,
         seed=seed,

@@ -129,7 +129,7 @@ def test_what_are_no_scales_is_refused(text: str) -> None:
 
 def test_one_prompt_is_refused() -> None:
     with pytest.raises(AnalysisError, match="at least two"):
-        replace(CONFIG, prompts=("a",))
+        replace(CONFIG, prompts=("a", "a"))
 
 
 def blocks(losses: dict[str, float], certain: bool = True) -> Analysis:
@@ -153,23 +153,27 @@ LOSSES = {"double.0": 4.0, "double.1": 1.0, "single.0": 2.0, "single.1": 0.5, "s
 
 
 def test_layers_to_skip_are_certain_losses_that_are_not_vital() -> None:
-    found = suggest_layers(blocks({**LOSSES, "single.3": 0.4}), "flux", "block")
+    losses = {**LOSSES, "single.3": 0.4}
+    found = suggest_layers(blocks(losses), "flux", "block", tuple(losses))
     assert (found.double_layers, found.single_layers) == ("1", "0, 1")
     joint = {f"joint.{i}": loss for i, loss in enumerate(LOSSES.values())}
-    assert suggest_layers(blocks(joint), "sd3", "block").double_layers == "1, 2, 3"
+    found = suggest_layers(blocks(joint), "sd3", "block", tuple(joint))
+    assert found.double_layers == "1, 2, 3"
 
 
 @pytest.mark.parametrize(
-    ("family", "granularity", "certain", "says"),
+    ("family", "granularity", "certain", "more", "says"),
     [
-        ("pixart", "block", True, "cannot skip blocks of pixart"),
-        ("flux", "layer", True, "whole blocks at scale 0"),
-        ("flux", "block", False, "none to suggest"),
+        ("pixart", "block", True, (), "cannot skip blocks of pixart"),
+        ("flux", "layer", True, (), "whole blocks at scale 0"),
+        ("flux", "block", False, (), "none to suggest"),
+        # The worst of those analysed need not be the worst.
+        ("flux", "block", True, ("single.3",), "suggested from all blocks"),
     ],
 )
 def test_where_there_is_nothing_to_suggest_it_says_why(
-    family: str, granularity: str, certain: bool, says: str
+    family: str, granularity: str, certain: bool, more: tuple[str, ...], says: str
 ) -> None:
-    found = suggest_layers(blocks(LOSSES, certain), family, granularity)
+    found = suggest_layers(blocks(LOSSES, certain), family, granularity, (*LOSSES, *more))
     assert (found.double_layers, found.single_layers) == ("", "")
     assert says in found.reason

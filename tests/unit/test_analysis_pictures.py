@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 
 from comfyui_calibri.calibri.analysis import Analysis
 from comfyui_calibri.calibri.analysis_report import build_analysis_report, describe_analysis
@@ -38,7 +42,7 @@ SMALL = analysis(NAMES, GAIN, SCALES)
 
 
 def test_the_numbers_are_json_with_a_gain_for_each_coefficient_and_scale() -> None:
-    suggestion = suggest_layers(SMALL, "flux", "block")
+    suggestion = suggest_layers(SMALL, "flux", "block", NAMES)
     record = {"kind": "analysis", "prompts": ["a"] * 8, "names": list(NAMES), "seed": 4}
     report = json.loads(json.dumps(build_analysis_report(SMALL, record, suggestion)))
     assert report["run"] == {"kind": "analysis", "prompts": 8, "seed": 4, "images_per_prompt": 2}
@@ -53,7 +57,7 @@ def test_the_numbers_are_json_with_a_gain_for_each_coefficient_and_scale() -> No
 
 
 def test_the_words_name_the_ends_and_that_the_best_was_chosen() -> None:
-    words = describe_analysis(SMALL, "sharpness", suggest_layers(SMALL, "flux", "block"))
+    words = describe_analysis(SMALL, "sharpness", suggest_layers(SMALL, "flux", "block", NAMES))
     assert "Most is lost by double.0 at 0 (-2, 95 % band -2.2 to -1.8)" in words
     assert "most gained by double.0 at 1.5 (+0.25," in words
     assert "best of 6" in words
@@ -69,8 +73,30 @@ def test_pictures_show_the_gains() -> None:
     changed = analysis(NAMES, GAIN + 0.3, SCALES)
     assert differ(draw_heat_map(SMALL, "r"), draw_heat_map(changed, "r"))
     assert differ(draw_curves(SMALL, "r"), draw_curves(changed, "r"))
-    ringed = draw_curves(SMALL, "r", suggest_layers(SMALL, "flux", "block"))
+    ringed = draw_curves(SMALL, "r", suggest_layers(SMALL, "flux", "block", NAMES))
     assert differ(ringed, draw_curves(SMALL, "r"))
+
+
+@pytest.mark.parametrize(
+    ("size", "unit"), [(1.0, "gain,"), (0.004, "gain × 1,000,"), (3e-5, "gain × 100,000,")]
+)
+def test_gains_of_any_size_are_written_out(
+    size: float, unit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+
+    def text(self: Axes, x: float, y: float, said: str, **style: Any) -> Artist:
+        written.append(said)
+        return Artist()
+
+    monkeypatch.setattr(Axes, "text", text)
+    monkeypatch.setattr(Axes, "set_ylabel", lambda self, said, **style: written.append(said))
+    draw_heat_map(analysis(NAMES, GAIN * size, SCALES), "r")
+    numbers = [float(s.replace("−", "-")) for s in written if re.fullmatch(r"[+−]?[\d.]+", s)]
+    assert any(said.startswith(unit) for said in written)
+    assert len(numbers) == GAIN.size
+    assert np.abs(numbers).max() >= 1
+    assert numbers.count(0) == 1
 
 
 def test_better_is_blue_and_worse_is_red() -> None:

@@ -149,7 +149,7 @@ def test_scores_that_are_no_numbers_are_refused(value: float) -> None:
 def test_what_cannot_be_compared_is_refused() -> None:
     compared = comparison()
     for change, said in (
-        ({"prompts": ("one",)}, "at least two"),
+        ({"prompts": ("one", "one")}, "at least two"),
         ({"variants": (PLAIN, PLAIN)}, "a name of its own"),
         ({"rewards": ("a", "a")}, "a name of its own"),
         ({"settings": ()}, "at least one of both"),

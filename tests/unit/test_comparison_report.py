@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from comfyui_calibri.calibri import figure_comparison
 from comfyui_calibri.calibri.comparison import PLAIN, Comparison
 from comfyui_calibri.calibri.comparison_course import compare
 from comfyui_calibri.calibri.comparison_files import save_comparison
 from comfyui_calibri.calibri.comparison_report import build_comparison, shown_cells
-from comfyui_calibri.calibri.comparison_words import sentences
+from comfyui_calibri.calibri.comparison_words import sentences, short
 from comfyui_calibri.calibri.figure_comparison import draw_comparison
 
 from .comparisons import ToyPainter, comparison, setting
@@ -115,6 +116,31 @@ def test_steps_saved_are_told_with_evaluations_and_a_caution() -> None:
     assert "with 4 steps, 4 instead of 8 evaluations of the model" in saved
     assert "excludes that it is worse" in saved
     assert "highest of up to 3 measured means" in found[-1]
+
+
+def test_the_caution_is_said_where_there_is_no_room_for_all() -> None:
+    report = report_of({2: 1.9, 4: 2.1, 8: 3.0})
+    report["variants"] = ["plain", "a" * 60]  # as long as names may be
+    said = sentences(report)
+    assert len(said) > 2
+    few = short(report, 2).splitlines()
+    assert few == [said[0], f"{len(said) - 2} more in the report.", said[-1]]
+    assert short(report, len(said)).splitlines() == said
+    for entry in range(40):
+        report["groups"].append(report["groups"][0][:1])  # a sentence more each
+        assert len(figure_comparison._words(report)) <= figure_comparison.MOST_WORDS + 2, entry
+    words = " ".join(figure_comparison._words(report))
+    assert "highest of up to 3 measured means" in words
+    assert "more in evaluation.html" in words
+
+
+def test_long_names_keep_both_ends_in_the_legend() -> None:
+    names = ("flux1-dev-fp8-e4m3fn-scaled-v2: ImageReward", "flux1-dev-fp8-e4m3fn-scaled-v2: HPSv3")
+    short_names = [figure_comparison._short(name) for name in (*names, "x" * 60, "a  name")]
+    assert short_names[0] == "flux1-dev-fp8-e4m3…d-v2: ImageReward"
+    assert short_names[1].endswith(": HPSv3")
+    assert max(map(len, short_names)) == 36
+    assert short_names[3] == "a name"
 
 
 def test_a_reward_that_falls_while_the_first_rises_is_told() -> None:
