@@ -94,6 +94,7 @@ class Course:
         self._validation: dict[int, float] = {}
         self._prompt_means: dict[int, Floats] = {}
         self._best: Best | None = None
+        self._best_of = 0
         self._history: list[GenerationSummary] = []
         self._search: Search = create_search(
             config.profile, space.start, space.lower, space.upper, config.seed, space.deviation
@@ -196,7 +197,9 @@ class Course:
         if not self._validation:
             return None
         generation = min(self._validation, key=lambda g: (-self._validation[g], abs(g)))
-        if self._best is None or self._best.generation != generation:
+        # Its interval widens with each mean that it was chosen from.
+        if self._best is None or self._best_of != len(self._validation):
+            self._best_of = len(self._validation)
             gains = self._prompt_means[generation] - self._prompt_means[0]
             self._best = Best(
                 generation=generation,

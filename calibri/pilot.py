@@ -47,6 +47,8 @@ class Spread:
     """Variance of the candidates' true means, as estimated; below zero where noise hides it."""
     error: float
     """Standard error of `square`."""
+    hidden: float = 0.0
+    """That of candidates which do not differ: so much of `square` noise hides."""
 
     def shifted(self, errors: float) -> float:
         """The spread, `errors` standard errors added to its square; 0 where that is below zero."""
@@ -66,7 +68,8 @@ def measure_spread(generations: Sequence[Floats]) -> Spread | None:
     seen = float(np.mean([rewards.mean(axis=1).var(ddof=1) for rewards in generations]))
     own = noise * float(np.mean([1 / rewards.shape[1] for rewards in generations]))
     candidates = sum(len(rewards) - 1 for rewards in generations)
-    return Spread(math.sqrt(noise), seen - own, seen * math.sqrt(2 / candidates))
+    error = math.sqrt(2 / candidates)
+    return Spread(math.sqrt(noise), seen - own, seen * error, own * error)
 
 
 def images_for_candidate(spread: Spread) -> int:
@@ -123,15 +126,19 @@ def expected_gain(
     coordinates: int,
     profile: str,
 ) -> tuple[float, float]:
-    """The range in which a run's gain is likely to lie; (0, 0) where candidates score alike."""
-    between = spread.shifted(1)
-    if between == 0:
+    """The range in which a run's gain is likely to lie; (0, 0) where candidates score alike.
+
+    Where noise hides how much they differ it begins at 0 and ends at what noise can hide.
+    """
+    most = max(spread.shifted(_ERRORS), math.sqrt(_ERRORS * spread.hidden))
+    if most == 0:
         return 0.0, 0.0
+    between = spread.shifted(1) or most
     noise = spread.noise / math.sqrt(bucket_size) / between
     time = _TIME * (1 + _SLOWED * noise**2) * 16 / population
     unit = math.sqrt(coordinates) * generations / (generations + time)
     low, high = REACH[profile]
-    return low * spread.shifted(-_ERRORS) * unit, high * spread.shifted(_ERRORS) * unit
+    return low * spread.shifted(-_ERRORS) * unit, high * most * unit
 
 
 def _duration(seconds: float) -> str:

@@ -106,7 +106,8 @@ def _ranking(rewards: Floats, left: tuple[int, ...], bucket: Sequence[Sample]) -
     pick = max(left, key=lambda row: float(rewards[row].mean()))
     behind = np.nanmean(rewards - rewards[pick], axis=1)
     both = np.flatnonzero(np.isfinite(rewards[0]))
-    lead = prompt_means((rewards[pick] - rewards[0])[both], [bucket[sample] for sample in both])
+    drawn = [bucket[sample] for sample in both.tolist()]
+    lead = prompt_means((rewards[pick] - rewards[0])[both], drawn)
     error = float(lead.std(ddof=1)) / math.sqrt(len(lead))
     is_ahead = float(lead.mean()) > LEAD * error
     return Ranking(pick, float(rewards[pick].mean()) + behind, is_ahead)

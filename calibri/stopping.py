@@ -3,9 +3,10 @@
 A search's gain after g generations follows about A g / (g + T): on the toys of
 benchmarks/fewer_images.py within a few hundredths for every noise and bucket size, with another T
 for each. Validations of the mean at several g say which A and T are likely. A further generation
-then brings T / (g + T) of what one has brought on average, and the search ends once that is
-expected to be less than LEAST. Where noise hides what was gained, large T stay likely and it goes
-on.
+then brings T / (g + T) of what one has brought on average, and the search ends once that is less
+than LEAST with a probability of SURE. Where noise hides what was gained, large T stay likely and it
+goes on. Asked after every validation it is sometimes misled all the same: docs/search.md has what
+that costs at most.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from .evaluation import Floats
+from .selection import Interval, mean_interval
 
 LEAST = 0.1
+SURE = 0.9
+FALL = 2.0  # standard errors below the start, and the search leads nowhere
 FEWEST_VALIDATIONS = 4  # after the first, that of the start
 _TIMES = np.geomspace(1, 1000, 40)  # generations
 
@@ -27,13 +31,15 @@ _TIMES = np.geomspace(1, 1000, 40)  # generations
 class Prospect:
     """What is expected of a search that has run `generation` generations.
 
-    `gained` and `further` are in the reward's unit, `further` of the generations up to the budget.
-    `rate` is what one more generation brings, in units of what one has brought on average.
+    `gained` is what the last validation is above the first. `further` is expected of the
+    generations up to the budget. `rate` is what one more of them brings at most, in units of what
+    one has brought on average, with a probability of SURE.
     """
 
     generation: int
     generations: int
-    gained: float
+    gained: Interval
+    """In the reward's unit, as `further`; paired, over prompts."""
     further: float
     rate: float
 
@@ -45,11 +51,15 @@ class Prospect:
     @property
     def sentence(self) -> str:
         """Why the search ended."""
+        found, left = self.gained, self.generations - self.generation
+        interval = f"{found.mean:+.2g} (95 % interval {found.low:+.2g} to {found.high:+.2g})"
+        why = f"the {left} that were left would have brought about {self.further:+.2g}, where "
+        if found.mean <= 0:
+            why = "held-out prompts have not risen but fallen: "
         return (
             f"The search ended early, after {self.generation} of {self.generations} generations: "
-            f"the {self.generations - self.generation} that were left would have brought about "
-            f"{self.further:+.2g}, where {self.gained:+.2g} is gained. Raise generations and queue "
-            "again to go on all the same."
+            f"{why}{interval} {'is gained' if found.mean > 0 else 'since it began'}. Raise "
+            "generations and queue again to go on all the same."
         )
 
 
@@ -70,6 +80,11 @@ def prospect(means: Mapping[int, Floats], generations: int) -> Prospect | None:
     variance = float((residuals**2).sum()) / freedom / rewards.shape[1]
     if variance == 0:
         return None
+    gained = mean_interval(rewards[-1] - rewards[0])
+    if gained.mean <= 0:
+        # There is no curve to follow: it goes on unless that is more than noise.
+        has_fallen = gained.mean < -FALL * math.sqrt(2 * variance)
+        return Prospect(last, generations, gained, 0.0, 0.0 if has_fallen else 1.0)
 
     weights, gains, rates = [], [], []
     for time in _TIMES:
@@ -86,13 +101,15 @@ def prospect(means: Mapping[int, Floats], generations: int) -> Prospect | None:
     likely = np.exp(np.array(weights) - max(weights))
     likely /= likely.sum()
     share = last / (last + _TIMES) * (1 + _TIMES / generations)  # of the budget's gain, by now
-    gained = float((likely * gains * share).sum())
+    so_far = likely * gains * share
+    # Rates rise with the times.
+    sure = int((so_far.cumsum() < SURE * so_far.sum()).sum())
     return Prospect(
         generation=last,
         generations=generations,
         gained=gained,
         further=float((likely * gains * (1 - share)).sum()),
-        rate=float((likely * gains * share * rates).sum()) / gained,
+        rate=rates[min(sure, len(rates) - 1)],
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import comfy.model_management
@@ -159,14 +160,16 @@ class _Slice:
             progress.images, progress.total = session.images, session.total
             progress.phase = session.phase
             progress.pilot = "" if session.pilot is None else session.pilot.sentence
-            if best is None or best.generation == progress.best_generation:
+            # Once a choice is made, what is shown and saved is that choice, not what was promised.
+            if best is None or session.phase in ("confirmation", "judging", "done"):
+                return
+            if (best.generation, asdict(best.gain)) == (progress.best_generation, progress.gain):
                 return
         save_best(run, self._prepared, best)
         with run.lock:
-            gain = best.gain
             progress.best_generation = best.generation
             progress.reward, progress.plain = best.reward, best.plain
-            progress.gain = {"mean": gain.mean, "low": gain.low, "high": gain.high}
+            progress.gain = asdict(best.gain)
             run.news = "result"
             run.save()
 
@@ -184,12 +187,12 @@ class _Slice:
         keep_preset(run)
         publish(run)
         with run.lock:
-            gain, progress = outcome.gain, run.record.progress
+            progress = run.record.progress
             progress.generation = outcome.generations
             progress.total = progress.images
             progress.best_generation = outcome.generation
             progress.reward, progress.plain = outcome.after.mean, outcome.before.mean
-            progress.gain = {"mean": gain.mean, "low": gain.low, "high": gain.high}
+            progress.gain = asdict(outcome.gain)
             run.record.ended_with = self._prepared.config.generations
             run.record.ending = self._prepared.config.ending
             run.record.verdict = result.text

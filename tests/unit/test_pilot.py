@@ -114,6 +114,15 @@ def test_where_candidates_score_alike_it_promises_nothing():
     assert "gains nothing" in Pilot(4, 60, 5000, 60.0, 0.0, 0.0).sentence
 
 
+def test_a_spread_that_noise_hides_is_no_certainty_of_nothing():
+    for seed in range(100):
+        spread = measure_spread([table(0.05, 1.0, 2 * seed), table(0.05, 1.0, 2 * seed + 1)])
+        size = images_for_candidate(spread)
+        low, high = expected_gain(spread, size, 60, 16, 57, "default")
+        assert 0 <= low < high
+        assert "score alike" not in Pilot(size, 60, 5000, 60.0, low, high).sentence
+
+
 def test_a_gain_that_noise_may_hide_is_told_as_one():
     assert "+0.3 at most, perhaps nothing" in Pilot(16, 60, 5000, 60.0, 0.0, 0.3).sentence
     told = Pilot(1, 60, 5000, 7200.0, 0.1, 0.3).sentence

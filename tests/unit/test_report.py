@@ -14,6 +14,7 @@ from comfyui_calibri.calibri.coefficients import GRANULARITIES, coefficient_spac
 from comfyui_calibri.calibri.figure import draw_report
 from comfyui_calibri.calibri.journal import Journal
 from comfyui_calibri.calibri.report import build_report, save_picture, save_report
+from comfyui_calibri.calibri.selection import Interval
 from comfyui_calibri.calibri.stopping import Prospect
 
 from .exact_run import CONFIG, SPACE, ExactEvaluator, Interrupted, run
@@ -60,7 +61,7 @@ def test_the_numbers_are_the_runs(finished):
 
 def test_an_early_end_is_told(finished, tmp_path):
     outcome, _ = finished
-    stopped = Prospect(generation=5, generations=30, gained=0.5, further=0.01, rate=0.05)
+    stopped = Prospect(5, 30, gained=Interval(0.5, 0.3, 0.7), further=0.01, rate=0.05)
     with Journal.open(tmp_path / "run.sqlite") as journal:
         report = build_report(replace(outcome, stopped=stopped), SPACE, journal)
     assert report["stopped"] == {**asdict(stopped), "sentence": stopped.sentence}

@@ -264,3 +264,23 @@ def test_batches_that_were_given_up_for_others_leave_no_events(journal):
         with pytest.raises(YieldedError):
             session.advance()
     assert [event.kind for event in journal.events()] == ["started"]
+
+
+def test_the_best_so_far_is_that_of_a_session_opened_anew(journal):
+    class Near(ExactEvaluator):
+        """Is soon at its best."""
+
+        def reward(self, vector, sample):
+            noise = np.random.default_rng(sample.seed).standard_normal(len(vector))
+            return -((vector - 1.05) ** 2).sum() + 0.02 * noise @ vector
+
+    config = replace(FIVE, generations=12, validation_prompts=tuple("qrstuvwxyz"))
+    session = session_module.Session(config, SPACE, Near(batch=100), journal)
+    kept = set()
+    while session.advance():
+        best = session.best()
+        again = session_module.Session(config, SPACE, Near(), journal).best()
+        assert (again.generation, again.gain) == (best.generation, best.gain)
+        kept.add((best.generation, best.gain))
+    # Its interval changed while it stayed the best.
+    assert len(kept) > len({generation for generation, _ in kept})

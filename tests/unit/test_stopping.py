@@ -24,7 +24,7 @@ def test_a_curve_that_is_flat_ends_and_one_that_rises_goes_on(time, over):
     found = prospect(validations(1.0, time, 0.02), 120)
     assert found.is_over is over
     assert found.rate == pytest.approx(time / (60 + time), abs=0.05)
-    assert found.gained == pytest.approx(60 / (60 + time), abs=0.1)
+    assert found.gained.mean == pytest.approx(60 / (60 + time), abs=0.1)
     assert found.further == pytest.approx(120 / (120 + time) - 60 / (60 + time), abs=0.05)
 
 
@@ -98,3 +98,15 @@ def test_an_interrupted_run_ends_where_the_uninterrupted_one_does(tmp_path):
 def searched(path):
     """The generations of a run, whatever was compared at its ends."""
     return [row for row in rows(path) if row[0] == "generation"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_validations_that_fell_are_never_told_as_a_gain(seed):
+    fell = prospect(validations(-0.3, 2.0, 0.02, seed=seed), 120)
+    assert fell.is_over
+    assert "held-out prompts have not risen but fallen: -0.2" in fell.sentence
+    assert "is gained" not in fell.sentence
+    # Less than noise explains ends nothing.
+    for noise in (1.0, 3.0):
+        hidden = prospect(validations(-0.1, 2.0, noise, seed=seed), 120)
+        assert hidden.gained.mean > 0 or not hidden.is_over
