@@ -14,8 +14,8 @@ from .journal import Event
 
 # Kinds of events: the search is to end with the generation it is in; or it is not, after all.
 CONCLUDED, WENT_ON = "concluded", "went on"
-# The search ended before its budget (`stopping.py`).
-STOPPED_EARLY = "stopped early"
+# The search ended before its budget (`stopping.py`); the run has its outcome.
+STOPPED_EARLY, FINISHED = "stopped early", "finished"
 
 
 def is_concluded(events: Sequence[Event], config: RunConfig) -> bool:
@@ -27,9 +27,20 @@ def is_concluded(events: Sequence[Event], config: RunConfig) -> bool:
     return last is not None and last.kind == CONCLUDED and not _is_raised(config, last)
 
 
-def wants_more(events: Sequence[Event], config: RunConfig) -> bool:
-    """Whether the budget was raised after the search had stopped early."""
-    return any(event.kind == STOPPED_EARLY and _is_raised(config, event) for event in events)
+def stops_after(events: Sequence[Event], config: RunConfig) -> float:
+    """The generation after which the search may stop early.
+
+    Infinite once the budget was raised after it had done so. A budget that was raised after the run
+    had spent the old one is spent beyond that, up to a further validation at least.
+    """
+    raised = [
+        event
+        for event in events
+        if event.kind in (STOPPED_EARLY, FINISHED) and _is_raised(config, event)
+    ]
+    if any(event.kind == STOPPED_EARLY for event in raised):
+        return math.inf
+    return max((event.detail["generations"] for event in raised), default=0)
 
 
 def _is_raised(config: RunConfig, event: Event) -> bool:

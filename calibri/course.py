@@ -11,6 +11,7 @@ whoever answers it (`session.py`) may take the answers from the journal, or take
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -61,8 +62,8 @@ Steps = Generator[Request | GenerationSummary, Evaluation | None, Outcome]
 class Course:
     """One run's course. `begun(generation)` says whether the journal has begun that generation.
 
-    `concluded` may be set at any time: no generation is begun after that but the first. A course
-    that is not to `stop_early` goes on to its budget whatever its configuration says.
+    `concluded` may be set at any time: no generation is begun after that but the first. Only after
+    the generation `stops_after` may it stop early, where its configuration says so.
     """
 
     def __init__(
@@ -70,12 +71,12 @@ class Course:
         config: RunConfig,
         space: EnsembleSpace,
         begun: Callable[[int], bool],
-        stop_early: bool = True,
+        stops_after: float = 0,
     ) -> None:
         self._config = config
         self._space = space
         self._begun = begun
-        self._stop_early = config.stop_early and stop_early
+        self._stops_after = stops_after if config.stop_early else math.inf
         self.concluded = False
         self.pilot: Pilot | None = None
         """What the run is expected to cost and to gain, once its first generations are over."""
@@ -179,7 +180,7 @@ class Course:
 
     def _is_over(self, generation: int) -> bool:
         """Whether the validations promise so little that the search ends before its budget."""
-        if not self._stop_early or generation not in self._validation:
+        if generation <= self._stops_after or generation not in self._validation:
             return False
         if self._begun(generation + 1):
             return False

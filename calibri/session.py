@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from .batches import LARGER_BATCHES, OUT_OF_MEMORY, limited, plan_batches, too_many
-from .budget import CONCLUDED, STOPPED_EARLY, WENT_ON, is_concluded, wants_more
+from .budget import CONCLUDED, FINISHED, STOPPED_EARLY, WENT_ON, is_concluded, stops_after
 from .configuration import RunConfig, check_same_run, library_versions
 from .course import Course, Request, Steps
 from .evaluation import Batch, BatchTooLargeError, Evaluator, Floats, check_rewards
@@ -137,13 +137,13 @@ class Session:
         self._images = 0
         self._ran = False  # whether a batch ran since the last summary
         self._summary: GenerationSummary | None = None
-        self._end_told = False
+        self._end_told = self._stopped = False
         events = self._journal.events()
         self._course = Course(
             self._config,
             self._space,
             lambda generation: self._journal.has_evaluation("generation", generation),
-            stop_early=not wants_more(events, self._config),
+            stops_after=stops_after(events, self._config),
         )
         self._course.concluded = is_concluded(events, self._config)
         self._steps: Steps = self._course.steps()
@@ -156,15 +156,16 @@ class Session:
                 wanted = self._steps.send(answer)
             except StopIteration as end:
                 self.outcome, self._phase = end.value, "done"
-                if self._course.stopped is not None:
-                    self._add_event(STOPPED_EARLY)
                 self._add_event(
-                    "finished",
+                    FINISHED,
                     recommended=self.outcome.generation,
                     searched=self.outcome.generations,
                 )
                 return
             answer = None
+            if self._course.stopped is not None and not self._stopped:
+                self._stopped = True
+                self._add_event(STOPPED_EARLY)
             if isinstance(wanted, GenerationSummary):
                 if self._ran:
                     self._summary = wanted

@@ -76,6 +76,24 @@ def test_it_ends_early_says_why_and_raising_generations_goes_on(tmp_path):
     assert searched(path) == searched(tmp_path / "whole.sqlite")
 
 
+def test_raised_before_the_run_has_finished_it_goes_on_all_the_same(tmp_path):
+    path, whole = tmp_path / "run.sqlite", Quick()
+    ended = run(tmp_path / "whole.sqlite", whole, EARLY)
+    with pytest.raises(Interrupted):  # in the confirmation
+        run(path, Quick(stop_at=len(whole.batches) - 1), EARLY)
+    longer = run(path, Quick(), replace(EARLY, generations=62))
+    assert (longer.generations, longer.stopped) == (62, None)
+    assert ended.generations < 60
+
+
+def test_raised_after_its_budget_was_spent_it_goes_on_for_a_validation_at_least(tmp_path):
+    path = tmp_path / "run.sqlite"
+    config = replace(EARLY, generations=20)
+    assert run(path, Quick(), replace(config, stop_early=False)).generations == 20
+    longer = run(path, Quick(), replace(config, generations=40))
+    assert longer.generations == longer.stopped.generation == 22
+
+
 def test_turned_off_it_goes_on_where_it_ended(tmp_path):
     path = tmp_path / "run.sqlite"
     config = replace(EARLY, generations=30)
