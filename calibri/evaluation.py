@@ -31,6 +31,10 @@ class BatchTooLargeError(RuntimeError):
     """The evaluator has not enough memory for this batch; a smaller one may still fit."""
 
 
+class ImageTooLargeError(RuntimeError):
+    """A single image does not fit in memory, which no halving mends."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """One image of a bucket.

@@ -77,7 +77,13 @@ def _patch(model: ModelPatcher, preset: Preset) -> dict[str, Tensor]:
     from comfy.model_patcher import get_key_weight
 
     from ..calibri.bake import PREFIX, preset_patch
-    from .patching import backbone_of, diffusion_model
+    from .patching import backbone_of, diffusion_model, has_gains
+
+    if has_gains(model):
+        raise ValueError(
+            "model has a preset by Apply Calibri already, which would act beside the patch: "
+            "connect the model from before Apply Calibri."
+        )
 
     def read(path: str) -> Tensor:
         weight, _, convert = get_key_weight(model.model, PREFIX + path)
@@ -88,4 +94,12 @@ def _patch(model: ModelPatcher, preset: Preset) -> dict[str, Tensor]:
             weight = weight.float()  # v0.3.64 multiplies fp8 by its scale, which CPUs cannot
         return weight if convert is None else convert(weight, inplace=False)
 
-    return preset_patch(preset, diffusion_model(model), backbone_of(model), read)
+    tensors = preset_patch(preset, diffusion_model(model), backbone_of(model), read)
+    for key in model.patches:
+        if any(name.startswith(key.rpartition(".")[0] + ".") for name in tensors):
+            raise ValueError(
+                f"model has a LoRA or other patch on {key}, which the preset scales, and the file "
+                "would set the plain weights' norms there: connect the model from before the "
+                "LoRA, and apply the LoRA after the patch."
+            )
+    return tensors

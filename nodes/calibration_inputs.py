@@ -16,7 +16,7 @@ from ..calibri.presets import Guidance, Preset
 from ..calibri.prompts import split_prompts
 from ..calibri.warm_start import warm_start
 from ..rewards.weights_mark import weights_of
-from . import identity
+from . import identity, model_options
 from .calibrate import MOST_HELD_OUT
 from .decoding import Preview
 from .patching import backbone_of
@@ -138,7 +138,8 @@ def sampling_record(
             model.get_model_object("model_sampling"), settings.scheduler, settings.steps
         ).tolist(),
         "model": identity.identity(model),
-        "text_encoder": identity.identity(clip.patcher),
+        "model_options": model_options.mark(model),
+        "text_encoder": identity.of_clip(clip),
         "vae": identity.identity(vae.patcher),
     }
     weights = weights_of(reward)  # not every reward has a file of weights

@@ -47,9 +47,17 @@ class CalibriEvaluate(io.ComfyNode):
         cfg: str | None,
         sizes: str | None,
         name: str | None,
+        sampler: str | None,
         other_samplers: str | None = "",
     ) -> bool | str:
-        from ..calibri.setting_lists import parse_cfg, parse_sizes, parse_steps
+        from ..calibri.setting_lists import (
+            parse_cfg,
+            parse_names,
+            parse_settings,
+            parse_sizes,
+            parse_steps,
+        )
+        from .noise import check_sampler
 
         checks = (
             (parse_steps, steps),
@@ -57,11 +65,15 @@ class CalibriEvaluate(io.ComfyNode):
             (parse_sizes, sizes),
             (folders.safe_name, name),
             (_check_samplers, other_samplers),
+            (check_sampler, sampler),
         )
         try:
             for check, text in checks:
                 if text is not None:  # as a linked input is, which is read when it is known
                     check(text)
+            if None not in (steps, cfg, sizes, sampler, other_samplers):
+                samplers = (sampler, *parse_names(other_samplers))
+                parse_settings(steps, cfg, samplers, "", sizes)
         except ValueError as error:
             return str(error)
         return True
@@ -79,6 +91,7 @@ class CalibriEvaluate(io.ComfyNode):
 
 def _check_samplers(text: str) -> None:
     from ..calibri.setting_lists import parse_names
+    from .noise import check_sampler
 
     known = comfy.samplers.KSampler.SAMPLERS
     for name in parse_names(text):
@@ -87,6 +100,7 @@ def _check_samplers(text: str) -> None:
                 f"other_samplers has {name[:40]!r}, which does not exist: choose of these, "
                 f"separated by commas: {', '.join(known)}."
             )
+        check_sampler(name)
 
 
 def _inputs() -> list[io.Input]:

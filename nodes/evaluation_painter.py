@@ -28,7 +28,7 @@ from ..rewards.batch import accepts_latents
 from ..rewards.weights_mark import weights_of
 from . import identity, model_options, runs
 from .apply import with_preset
-from .patching import backbone_of
+from .patching import backbone_of, has_gains
 from .sampling import ComfyEvaluator, SamplerSettings
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ _COUNTED = "calibri_evaluation"  # the counting wrapper's key
 class ComfyPainter:
     """Draws and scores in ComfyUI; a `Painter`. Variant 0 is `model`, the others have `presets`.
 
-    Raises ValueError with one sentence for a preset of another kind of model. `watch` is
+    Raises ValueError with one sentence for a preset of another kind of model, and for a `model`
+    that is not plain. `watch` is
     `ComfyEvaluator`'s. `guidance` is FluxGuidance's, `Sample.prompt` indexes `prompts`.
     """
 
@@ -62,6 +63,11 @@ class ComfyPainter:
         guidance: float,
         watch: Callable[[int, int], None] | None = None,
     ) -> None:
+        if has_gains(model):
+            raise ValueError(
+                "model has a preset by Apply Calibri already, and is compared as the plain one: "
+                "connect the model from before Apply Calibri."
+            )
         self._clip, self._vae, self._rewards = clip, vae, tuple(rewards)
         self._prompts, self._watch = tuple(prompts), watch
         self._negative, self._guidance = negative, guidance
@@ -131,8 +137,8 @@ class ComfyPainter:
         schedule = model.get_model_object("model_sampling")
         told = [
             identity.identity(model),
-            model_options.described(model.model_options),
-            identity.identity(self._clip.patcher),
+            model_options.mark(model),
+            identity.of_clip(self._clip),
             identity.identity(self._vae.patcher),
             comfy.samplers.calculate_sigmas(schedule, "normal", 30).tolist(),
             [self._negative, self._guidance],

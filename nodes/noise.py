@@ -47,13 +47,29 @@ def row_sampler(
 
 
 def check_sampler(name: str) -> None:
-    """Raise ValueError for a sampler whose images depend on the rest of their batch."""
+    """Raise ValueError for an unknown sampler and one whose images depend on their batch."""
+    try:
+        comfy.samplers.sampler_object(name)
+    except AttributeError as error:
+        raise ValueError(
+            f"The sampler {name[:40]!r} does not exist: choose one of these: "
+            f"{', '.join(comfy.samplers.KSampler.SAMPLERS)}."
+        ) from error
     if not keeps_rows_apart(name):
         usable = ", ".join(n for n in comfy.samplers.SAMPLER_NAMES if keeps_rows_apart(n))
         raise ValueError(
             f"The sampler {name!r} cannot be used for calibration: it draws noise, or chooses its "
             "steps, for the whole batch, so that an image changes with its neighbours; "
             f"choose one of these: {usable}."
+        )
+
+
+def check_scheduler(name: str) -> None:
+    """Raise ValueError for an unknown scheduler, which KSampler would take for its first one."""
+    known = comfy.samplers.KSampler.SCHEDULERS
+    if name not in known:
+        raise ValueError(
+            f"The scheduler {name[:40]!r} does not exist: choose one of these: {', '.join(known)}."
         )
 
 

@@ -128,6 +128,11 @@ def backbone_of(model: ModelPatcher) -> Backbone:
     return read_backbone(diffusion_model(model))
 
 
+def has_gains(model: ModelPatcher) -> bool:
+    """Whether Apply Calibri is on a MODEL already."""
+    return bool(model.get_wrappers(WrappersMP.APPLY_MODEL, WRAPPER_KEY))
+
+
 def apply_gains(model: ModelPatcher, layer: GainLayer) -> ModelPatcher:
     """A clone of `model` on which `layer` acts, on top of layers applied to it before.
 

@@ -18,14 +18,14 @@ import numpy as np
 import torch
 
 from ..calibri.diversity import diversity_of_small, small_images
-from ..calibri.evaluation import Batch, BatchTooLargeError, Floats, Sample
+from ..calibri.evaluation import Batch, BatchTooLargeError, Floats, ImageTooLargeError, Sample
 from ..calibri.judging import DIVERSITY, twin
 from ..rewards.batch import accepts_latents
 from .decoding import Preview, decode
 from .encoded_prompts import EncodedPrompts
 from .gain_layer import GainLayer
 from .latents import empty_latent
-from .noise import check_sampler, initial_noise, row_sampler
+from .noise import check_sampler, check_scheduler, initial_noise, row_sampler
 from .patching import apply_gains
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ class SamplerSettings:
 class ComfyEvaluator:
     """Samples, decodes and scores images in ComfyUI; an `Evaluator`.
 
-    Raises ValueError with one sentence for a size, sampler or VAE that does not fit the model.
+    Raises ValueError with one sentence for a size or VAE that does not fit the model, and for a
+    sampler or scheduler that is unknown or unfit.
     Prompts are encoded once, when the first batches are planned; `Sample.prompt` indexes `prompts`.
     `watch(done, steps)` hears of each step of a batch, as (0, steps) of each prompt encoded and
     each batch of `images`, and as (steps, steps) of decoding and scoring before they begin; what it
@@ -79,6 +80,7 @@ class ComfyEvaluator:
         judges: Mapping[str, Reward] | None = None,
     ) -> None:
         check_sampler(settings.sampler)
+        check_scheduler(settings.scheduler)
         self._latent = empty_latent(model, vae, settings.width, settings.height)
         self._settings, self._space, self.prompts = settings, space, tuple(prompts)
         self._vae, self._reward, self.reward_name = vae, reward, reward.name
@@ -198,7 +200,7 @@ class ComfyEvaluator:
         # Outside the except block the failed run's tensors are free.
         comfy.model_management.soft_empty_cache()
         if images == 1:
-            raise RuntimeError(
+            raise ImageTooLargeError(
                 f"One image of {self._settings.width} x {self._settings.height} does not fit in "
                 "memory beside the model; use a smaller size, or start ComfyUI with --lowvram. "
                 "The run goes on where it stopped when the same settings are queued again."

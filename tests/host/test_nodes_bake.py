@@ -126,6 +126,25 @@ def test_load_lora_draws_what_apply_draws(family: str, clip: CLIP) -> None:
     assert bake(model, preset)[0].read_bytes() == path.read_bytes()
 
 
+def test_a_model_that_was_changed_before_is_refused() -> None:
+    model = make_model()
+    preset = preset_for(model)
+    key = "diffusion_model.single_blocks.1.modulation.lin.weight"
+    for name in (key, "diffusion_model.img_in.weight"):
+        weight = model.get_model_object(name)
+        other = model.clone()
+        other.add_patches({name: ("diff", (torch.ones_like(weight),))})
+        if name != key:  # which no preset scales
+            bake(other, preset, "beside")
+            continue
+        with pytest.raises(ValueError, match=f"model has a LoRA or other patch on {key}"):
+            bake(other, preset, "patched")
+    with pytest.raises(ValueError, match="model has a preset by Apply Calibri already"):
+        bake(applied(model, preset), preset, "applied")
+    loras = Path(folder_paths.get_folder_paths("loras")[0])
+    assert not [*loras.glob("patched_*"), *loras.glob("applied_*")]
+
+
 def test_a_comfyui_without_the_pack_draws_the_same(tmp_path: Path) -> None:
     """With the node's file, the command's, and a checkpoint that Save Checkpoint wrote."""
     model = make_model("sd3")

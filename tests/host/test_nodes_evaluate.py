@@ -16,15 +16,20 @@ from comfy_extras.nodes_model_advanced import ModelSamplingFlux
 
 from comfyui_calibri.calibri.comparison_course import Cells, compare
 from comfyui_calibri.calibri.comparison_store import PartFolder
+from comfyui_calibri.nodes.apply import with_preset
+from comfyui_calibri.nodes.calibration_inputs import sampling_record
 from comfyui_calibri.nodes.evaluate import CalibriEvaluate
 from comfyui_calibri.nodes.evaluation_run import prepare_evaluation
 from comfyui_calibri.nodes.patching import backbone_of
+from comfyui_calibri.nodes.sampling import SamplerSettings
 
 from .evaluation_cases import PROMPTS, evaluation_inputs, painter, preset
 from .tiny_fixtures import inference  # noqa: F401
 from .tiny_patchers import Brightness, make_model
 
 pytestmark = [pytest.mark.oldest, pytest.mark.usefixtures("output")]
+
+SETTINGS = SamplerSettings("euler", "simple", 1, 1.0, 3.5, 16, 16, "")
 
 
 @pytest.fixture(scope="module")
@@ -106,15 +111,35 @@ def test_kept_results_are_known_by_all_that_decides_pictures(inputs: dict[str, A
         model.set_model_sampler_post_cfg_function(lambda args: args["denoised"] * scale)
         return model
 
+    def controlled(value: float) -> Any:
+        model = inputs["model"].clone()
+        model.set_model_double_block_patch(Control(torch.full((1, 8, 8, 3), value)))
+        return model
+
     (shifted,) = ModelSamplingFlux().patch(inputs["model"], 3.0, 2.0, 64, 64)
     reweighted = Brightness()
     reweighted.weights = "other"
+    skipped, longer, wrapped = inputs["clip"].clone(), inputs["clip"].clone(), shifted.clone()
+    skipped.clip_layer(-2)
+    longer.set_tokenizer_option("min_length", 1)
+    wrapped.add_wrapper("diffusion_model", lambda executor, *args, **kwargs: executor(*args))
+    merged = make_model()  # the same numbers again, and a LoRA in one weight
+    merged.model.load_state_dict(inputs["model"].model.state_dict())
+    assert painter(inputs, model=merged).mark(0) == painter(inputs).mark(0)
+    changed = merged.model.diffusion_model.double_blocks[1].img_mlp[0].weight
+    changed += torch.randn(len(changed), 1) @ torch.randn(1, changed.shape[1]) * 0.01
     changes = [
         {},
         {"negative": "red"},
         {"guidance": 4.0},
         {"reward": reweighted},
         {"model": shifted},
+        {"model": wrapped},
+        {"model": merged},
+        {"clip": skipped},
+        {"clip": longer},
+        {"model": controlled(0.0)},
+        {"model": controlled(0.5)},
         {"model": guided(0.8)},
         {"model": guided(0.9)},
     ]
@@ -126,6 +151,19 @@ def test_kept_results_are_known_by_all_that_decides_pictures(inputs: dict[str, A
     cells_of(inputs)  # sampling, and loading, change no mark
     again = [painter(inputs, half, model=guided(0.9)).mark(variant) for variant in (0, 1)]
     assert again == marks[-2:]
+    stateful = controlled(0.5)
+    stateful.model_options["transformer_options"]["patches"]["double_block"][0].calls = 7
+    assert painter(inputs, half, model=stateful).mark(0) == marks[-6]
+    # What Calibrate and Analyze go on with is told apart by the same.
+    told = ("model", "clip")
+    records = [
+        sampling_record(
+            *({**inputs, **change}[name] for name in (*told, "vae", "reward")), SETTINGS
+        )
+        for change in changes
+        if not change or set(change) & set(told)
+    ]
+    assert len({json.dumps(record) for record in records}) == len(records)
 
 
 @pytest.mark.parametrize(
@@ -136,10 +174,14 @@ def test_kept_results_are_known_by_all_that_decides_pictures(inputs: dict[str, A
         ({"sizes": "512"}, "sizes has '512'"),
         ({"other_samplers": "euler, nothing"}, "other_samplers has 'nothing'"),
         ({"name": "../elsewhere"}, "cannot name a file"),
+        ({"sampler": "dpm_adaptive"}, "dpm_adaptive' cannot be used"),
+        ({"other_samplers": "dpm_adaptive"}, "dpm_adaptive' cannot be used"),
+        ({"steps": " ".join(map(str, range(1, 52)))}, "combine to 102 settings"),
     ],
 )
 def test_what_is_wrong_is_said_before_the_run(changes: dict[str, str], problem: str) -> None:
-    good = {"steps": "4", "cfg": "1", "sizes": "512x512", "name": "a", "other_samplers": "heun"}
+    good = {"steps": "4", "cfg": "1", "sizes": "512x512", "name": "a"}
+    good |= {"sampler": "euler", "other_samplers": "heun"}
     assert CalibriEvaluate.validate_inputs(**good) is True
     assert CalibriEvaluate.validate_inputs(**dict.fromkeys(good)) is True  # all linked
     said = CalibriEvaluate.validate_inputs(**{**good, **changes})
@@ -152,12 +194,28 @@ def test_what_does_not_fit_is_said_before_anything_is_drawn(inputs: dict[str, An
     reward = Counted(stop=1)
     for change, problem in (
         ({"preset_2": preset(backbone, 0.5)}, "preset_2: The preset is for sd3"),
+        (
+            {"model": with_preset(inputs["model"], inputs["preset_1"])},
+            "model has a preset by Apply",
+        ),
         ({"sampler": "dpm_adaptive"}, "dpm_adaptive"),
+        ({"scheduler": "nosuch"}, "The scheduler 'nosuch' does not exist"),
         ({"prompts": ("one",)}, "at least two"),
         ({"reward": Brightness(), "other_reward_2": Brightness()}, "a name of its own"),
     ):
         with pytest.raises(ValueError, match=problem):
             evaluate(inputs, **{"reward": reward, **change})
+
+
+class Control:
+    """A patch as stock control nodes leave it: with an image, and something it counts."""
+
+    def __init__(self, image: torch.Tensor) -> None:
+        self.image, self.calls = image, 0
+
+    def __call__(self, values: dict[str, Any]) -> dict[str, Any]:
+        self.calls += 1
+        return values
 
 
 class Counted(Brightness):

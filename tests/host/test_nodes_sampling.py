@@ -19,7 +19,8 @@ from comfy.sd import CLIP, VAE
 from comfyui_calibri.calibri.coefficients import coefficient_space
 from comfyui_calibri.calibri.ensemble_space import EnsembleSpace, ensemble_space
 from comfyui_calibri.calibri.evaluation import BatchTooLargeError, Sample
-from comfyui_calibri.nodes.noise import check_sampler, initial_noise, keeps_rows_apart
+from comfyui_calibri.nodes import noise
+from comfyui_calibri.nodes.noise import check_sampler, check_scheduler, initial_noise
 from comfyui_calibri.nodes.patching import backbone_of, diffusion_model
 from comfyui_calibri.nodes.sampling import ComfyEvaluator, SamplerSettings
 
@@ -177,9 +178,16 @@ def test_sampler_that_draws_its_own_noise_for_a_batch_is_refused(
         return model(x, sigmas[:1] * x.new_ones(len(x)), **extra_args) + torch.randn_like(x)
 
     monkeypatch.setattr(sampling, "sample_restless", restless, raising=False)
-    keeps_rows_apart.cache_clear()
+    noise.keeps_rows_apart.cache_clear()
     with pytest.raises(ValueError, match="'restless' cannot be used"):
         check_sampler("restless")
+
+
+def test_unknown_samplers_and_schedulers_are_named() -> None:
+    for check, known in ((check_sampler, "euler"), (check_scheduler, "simple")):
+        check(known)
+        with pytest.raises(ValueError, match=f"'nosuch' does not exist: .*{known}, "):
+            check("nosuch")
 
 
 def test_out_of_memory_asks_for_halves_and_rewards_stay(
