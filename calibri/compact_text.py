@@ -18,6 +18,7 @@ import numpy as np
 
 MAX_RULES = 10_000
 _NAMES_SHOWN = 3
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _RULE = re.compile(r"(?P<left>[^=]*)=(?P<value>[^=]*)")
 _RANGE = re.compile(r"(\d{1,5})-(\d{1,5})")
 _PART = re.compile(r"\*|\w+|\d+-\d+")
@@ -117,10 +118,8 @@ def _parse(text: str) -> Rule:
     multiplies = left.endswith("*") and left != "*" and not left.endswith(".*")
     if multiplies:
         left = left[:-1].rstrip()
-    try:
-        value = float(rule["value"])
-    except ValueError:
-        value = math.nan
+    number = rule["value"].strip()
+    value = float(number) if _NUMBER.fullmatch(number) else math.nan
     if not math.isfinite(value):
         raise CompactTextError(
             f"The rule {text!r} has {rule['value'].strip()!r} where a number must be: write one, "

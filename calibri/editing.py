@@ -52,7 +52,7 @@ def plain_preset(
 
 
 def edit_preset(preset: Preset, rules: Sequence[Rule]) -> Preset:
-    """The preset after all rules; without rules the preset itself.
+    """The preset after all rules; where they change nothing, the preset itself.
 
     A rule acts on every member, or on the second alone as `member2.double.0=0.8`;
     `member2.weight=0.5` sets a weight. Raises CompactTextError for a rule that fits nothing or
@@ -67,6 +67,11 @@ def edit_preset(preset: Preset, rules: Sequence[Rule]) -> Preset:
         chosen, rest = _members_meant(rule, len(preset.members))
         for m in chosen:
             if rest == (_WEIGHT,):
+                if len(preset.members) == 1 and rest == rule.parts:
+                    raise CompactTextError(
+                        f"The rule {rule.text!r} is about weights, and the preset has one member, "
+                        "which needs none: leave it out, or name the member, as member1.weight."
+                    )
                 weights[m] = _changed(weights[m], rule)
                 last[m, _WEIGHT] = rule
                 continue
@@ -78,10 +83,13 @@ def edit_preset(preset: Preset, rules: Sequence[Rule]) -> Preset:
             _check_bounds(weights[m], -MAX_WEIGHT, MAX_WEIGHT, f"member{m + 1}.weight", rule)
         else:
             _check_bounds(coefficients[m][name], LOWER, UPPER, name, rule)
+    members = tuple(map(Member, coefficients, weights))
+    if members == preset.members:
+        return preset
     written = ", ".join(rule.text for rule in rules)
     return replace(
         preset,
-        members=tuple(map(Member, coefficients, weights)),
+        members=members,
         title=_short(f"{preset.title or 'preset'}, edited"),
         origin=_short(f"{_called(preset)} by {written}"),
         rewards=(),
@@ -261,7 +269,8 @@ def _called(preset: Preset) -> str:
 
 
 def _float32(value: float) -> float:
-    return float(np.float32(value))
+    with np.errstate(over="ignore"):  # out of bounds, which is said in a sentence
+        return float(np.float32(value))
 
 
 def _short(text: str) -> str:

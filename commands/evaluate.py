@@ -103,18 +103,20 @@ def evaluate(
     """
     with _sentences(BAD_INPUT):
         from ..calibri.presets import load_preset
+        from ..calibri.setting_lists import parse_names
+        from ..demo.scenes import IMAGE_SIZE
 
         if not demo and checkpoint is None and diffusion_model is None:
             raise ValueError("There is no model: give --checkpoint, --diffusion-model or --demo.")
         if len(presets) > MOST:
             raise ValueError(f"There are {len(presets)} presets: give at most {MOST}.")
         loaded = [load_preset(path) for path in presets]
-        found = loaded[0].sampling
+        found, side = loaded[0].sampling, IMAGE_SIZE if demo else 512
         asked = {
             "steps": steps,
             "cfg": cfg or str(found.get("cfg") or 1),
-            "sizes": sizes or f"{found.get('width') or 512}x{found.get('height') or 512}",
-            "sampler": sampler or str(found.get("sampler") or "euler"),
+            "sizes": sizes or f"{found.get('width') or side}x{found.get('height') or side}",
+            "samplers": parse_names(sampler or str(found.get("sampler") or "euler")) or ("",),
             "scheduler": scheduler or str(found.get("scheduler") or "simple"),
             "images_per_prompt": images_per_prompt,
             "seed": seed,
@@ -143,11 +145,10 @@ def evaluate(
             files = ModelFiles(
                 checkpoint, diffusion_model, tuple(text_encoder or ()), text_encoder_type, vae
             )
-            told = found.get("guidance")
-            asked["negative"] = negative
-            asked["guidance"] = (
-                float(3.5 if told is None else told) if guidance is None else guidance
-            )
+            if guidance is None:
+                told = found.get("guidance")
+                guidance = 3.5 if told is None else float(told)
+            asked |= {"negative": negative, "guidance": guidance}
             prepared = _on_comfyui(files, loaded, reward, texts, asked)
         _check_output(output, str(prepared.about["id"]), overwrite)
     with _sentences(FAILED):
@@ -166,14 +167,14 @@ def _on_demo(
     presets: Sequence[Preset], prompts: tuple[str, ...], asked: dict[str, Any]
 ) -> _Evaluation:
     """By the command line's own sampler."""
-    from ..calibri.setting_lists import parse_names, parse_settings
+    from ..calibri.setting_lists import parse_settings
     from ..demo.comparison import demo_comparison
     from ..demo.pictures import DemoModels
 
     settings = parse_settings(
         asked["steps"],
         asked["cfg"],
-        parse_names(asked["sampler"]),
+        asked["samplers"],
         asked["scheduler"],
         asked["sizes"],
     )
@@ -198,7 +199,7 @@ def _on_comfyui(
     from ..nodes.evaluation_run import prepare_evaluation
     from ..nodes.headless import load, reward_named
 
-    first, *others = asked.pop("sampler").replace(",", " ").split()
+    first, *others = asked.pop("samplers")
     scored = [reward_named(name) for name in rewards]
     with torch.inference_mode():
         loaded = load(files)
@@ -259,19 +260,21 @@ def _refuse(why: str, **options: object) -> None:
 
 
 def _check_output(folder: Path, key: str, overwrite: bool) -> None:
-    """ValueError where another evaluation's report is in the folder."""
-    from ..calibri.comparison_files import NUMBERS
+    """ValueError where files lie in the report's place that are not this evaluation's."""
+    from ..calibri.comparison_files import FIGURE, GRID, NUMBERS, PAGE
 
+    found = [name for name in (NUMBERS, PAGE, FIGURE, GRID) if (folder / name).exists()]
+    if not found or overwrite:
+        return
     try:
         held = json.loads((folder / NUMBERS).read_text(encoding="utf-8"))["about"]["id"]
-    except FileNotFoundError:
-        return
     except (OSError, ValueError, KeyError, TypeError):
         held = None
-    if held != key and not overwrite:
+    if held != key:
+        what = "the report of another evaluation" if NUMBERS in found else f"another {found[0]}"
         raise ValueError(
-            f"{folder} holds the report of another evaluation: name another folder with --output, "
-            "or give --overwrite; what was drawn is kept in either case."
+            f"{folder} holds {what}: name another folder with --output, or give --overwrite; what "
+            "was drawn is kept in either case."
         )
 
 
@@ -284,11 +287,12 @@ def _id(comparison: Comparison, painter: Painter) -> str:
 @contextmanager
 def _sentences(code: int) -> Iterator[None]:
     """Expected errors end the command with their sentence and this exit code."""
+    from ..calibri.evaluation import ImageTooLargeError
     from ..rewards.protocol import RewardUnavailableError
 
     try:
         yield
-    except (ValueError, OSError, RewardUnavailableError) as error:
+    except (ValueError, OSError, RewardUnavailableError, ImageTooLargeError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(code) from error
     except KeyboardInterrupt as interrupt:

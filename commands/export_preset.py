@@ -60,6 +60,13 @@ def export_preset(
                 f"{out} must end with .json, for Calibri's official code, or with .safetensors, "
                 "for a weight patch: choose such a name."
             )
+        if kind == ".json" and base is not None:
+            raise ValueError(f"--base is for weight patches, and {out} is none: leave it out.")
+        if kind == ".safetensors" and drop_ignored:
+            raise ValueError(f"--drop-ignored is for .json, and {out} is none: leave it out.")
+        for name, given in (("PRESET", preset), ("--base", base)):
+            if given is not None and out.exists() and given.exists() and out.samefile(given):
+                raise ValueError(f"{out} is the file of {name} itself: choose another name.")
         held = load_preset(preset)
         if kind == ".json":
             _write_checkpoint(held, out, drop_ignored, overwrite)

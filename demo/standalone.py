@@ -43,6 +43,7 @@ REPORT, REPORT_PICTURE, BEFORE_AFTER = "report.json", "report.png", "before_afte
 DRAWN = "drawn"
 """Folder of an evaluation's finished batches."""
 STEPS = 4
+_LEFT = (PRESET, REPORT, REPORT_PICTURE, BEFORE_AFTER)
 _PICTURED = 8  # prompts in before_after.png
 
 Say = Callable[[str], None]
@@ -160,12 +161,16 @@ def _sampling() -> dict[str, str | int | float]:
 
 
 def _place(folder: Path, config: RunConfig, space: EnsembleSpace) -> Path:
-    """The first of `folder`, `folder`-2, … that is free or holds this very run."""
+    """The first of `folder`, `folder`-2, … that is free or holds this very run.
+
+    Files without a journal are somebody's too: ComfyUI keeps its runs' journals elsewhere.
+    """
     number, place = 1, folder
-    while (place / JOURNAL).exists():
-        with Journal.open(place / JOURNAL) as journal:
-            if not differences(journal, config, space):
-                break
+    while any((place / name).exists() for name in (JOURNAL, *_LEFT)):
+        if (place / JOURNAL).exists():
+            with Journal.open(place / JOURNAL) as journal:
+                if not differences(journal, config, space):
+                    break
         number += 1
         place = folder.with_name(f"{folder.name}-{number}")
     return place

@@ -75,6 +75,15 @@ def test_another_run_leaves_the_first_alone(models: DemoModels, tmp_path: Path) 
     assert (first / REPORT).read_bytes() == before
 
 
+def test_files_of_a_run_of_comfyui_are_left_alone(models: DemoModels, tmp_path: Path) -> None:
+    for name, taken in (("run", PRESET), ("run-2", REPORT), ("run-3", BEFORE_AFTER)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / taken).write_bytes(b"mine")
+    assert calibrate_demo(models, tmp_path / "run", SMALL, str)[1] == tmp_path / "run-4"
+    for name, taken in (("run", PRESET), ("run-2", REPORT), ("run-3", BEFORE_AFTER)):
+        assert (tmp_path / name / taken).read_bytes() == b"mine"
+
+
 def test_an_evaluation_compares_by_the_reward_and_by_the_checker(
     models: DemoModels, tmp_path: Path
 ) -> None:

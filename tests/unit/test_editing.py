@@ -61,6 +61,7 @@ def test_what_was_measured_is_dropped_and_the_rest_told() -> None:
     assert (made.title, made.origin) == ("Found, edited", "'Found' by double.0=0.5")
     assert (made.licence, made.sampling) == (FOUND.licence, FOUND.sampling)
     assert edit_preset(FOUND, ()) is FOUND
+    assert edited("double.0*=1, single=1", FOUND) is FOUND  # nothing changed
     assert len(edited(",".join(["double.0.attention.image=0.5"] * 100), FOUND).origin) == 1000
 
 
@@ -68,6 +69,25 @@ def test_bounds_are_kept_and_named() -> None:
     with pytest.raises(CompactTextError, match=r"'single \*= 3' makes single.0.fused.joint 3, out"):
         edited("single *= 3")
     assert edited("single *= 3, single=2").members[0].coefficients["single.0.fused.joint"] == 2.0
+
+
+@pytest.mark.parametrize("number", ["1_0", "١", "nan", "inf", "0x1", "1e", "."])
+def test_only_plain_numbers_are_numbers(number: str) -> None:
+    with pytest.raises(CompactTextError, match="where a number must be"):
+        edited(f"double.0={number}")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("rule", ["double.0=1e39", "double.0*=1e300"])
+def test_numbers_beyond_float32_are_out_of_bounds(rule: str) -> None:
+    with pytest.raises(CompactTextError, match="outside -1…2"):
+        edited(rule)
+
+
+def test_a_weight_without_a_member_needs_several() -> None:
+    with pytest.raises(CompactTextError, match="has one member, which needs none"):
+        edited("weight=0.5")
+    assert edited("member1.weight=0.5").members[0].weight == 0.5
 
 
 def test_an_ensembles_members_are_edited_together_or_alone() -> None:

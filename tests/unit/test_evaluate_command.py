@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
+from comfyui_calibri.calibri.evaluation import ImageTooLargeError
+from comfyui_calibri.calibri.presets import load_preset, save_preset
 from comfyui_calibri.cli import app
-from comfyui_calibri.demo.painter import SCORES
+from comfyui_calibri.demo.painter import SCORES, DemoPainter
 from comfyui_calibri.demo.weights import WEIGHTS
 
 PRESET = str(WEIGHTS / "calibri" / "calibri-demo.safetensors")
@@ -42,6 +45,31 @@ def test_the_demo_is_evaluated_kept_and_gone_on_with(tmp_path: Path) -> None:
     assert kept.items() < after.items()
 
 
+def test_the_demos_own_size_is_the_default_and_its_folders_files_are_kept(tmp_path: Path) -> None:
+    bare = tmp_path / "bare.safetensors"  # as Edit Calibri and imports make them
+    save_preset(bare, replace(load_preset(Path(PRESET)), sampling={}))
+    output = tmp_path / "own"
+    output.mkdir()
+    (output / "grid.png").write_bytes(b"mine")
+    refused = evaluate(bare, *SMALL, "--steps", 1, "--output", output)
+    assert refused.exit_code == 2
+    assert f"{output} holds another grid.png" in refused.stderr
+    assert [file.name for file in output.iterdir()] == ["grid.png"]
+    done = evaluate(bare, *SMALL, "--steps", 1, "--output", output, "--overwrite")
+    assert done.exit_code == 0, done.output
+
+
+def test_one_image_that_does_not_fit_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draw(*_: object) -> None:
+        raise ImageTooLargeError("One image does not fit in memory.")
+
+    monkeypatch.setattr(DemoPainter, "draw", draw)
+    done = evaluate(PRESET, *SMALL, "--steps", 1, "--output", tmp_path / "report")
+    assert (done.exit_code, done.stderr) == (1, "One image does not fit in memory.\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -50,6 +78,7 @@ def test_the_demo_is_evaluated_kept_and_gone_on_with(tmp_path: Path) -> None:
         ([PRESET, "--demo", "--steps", "0"], "steps has '0'"),
         ([PRESET, "--demo", "--sizes", "128x128"], "The size 128x128 is not the demo model's"),
         ([PRESET, "--demo", "--sampler", "heun"], "'heun' with the scheduler 'simple'"),
+        ([PRESET, "--demo", "--sampler", ","], "the demo model has 'euler'"),
         ([PRESET, "--demo", "--reward", "PickScore"], "leave out --reward"),
         ([PRESET, "--demo", "--vae", "a.safetensors"], "leave out --vae"),
         ([PRESET, "--demo", "--prompts", "absent.txt"], "absent.txt cannot be read"),

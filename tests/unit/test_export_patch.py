@@ -114,6 +114,25 @@ def test_the_patch_multiplies_the_rows_of_every_tap(
         ),
         (["ones.safetensors", "out.safetensors", "--base", "model.safetensors"], "are all 1"),
         (["preset.safetensors", "ones.safetensors", "--base", "model.safetensors"], "exists"),
+        (
+            [
+                "preset.safetensors",
+                "model.safetensors",
+                "--base",
+                "./model.safetensors",
+                "--overwrite",
+            ],
+            "is the file of --base itself",
+        ),
+        (
+            ["preset.safetensors", "preset.safetensors", "--base", "a", "--overwrite"],
+            "is the file of PRESET itself",
+        ),
+        (
+            ["preset.safetensors", "a.safetensors", "--base", "a", "--drop-ignored"],
+            "--drop-ignored is for .json",
+        ),
+        (["preset.safetensors", "a.json", "--base", "model.safetensors"], "--base is for weight"),
     ],
 )
 def test_what_cannot_be_is_said_in_a_sentence(
