@@ -7,6 +7,8 @@ from pathlib import Path
 import comfy.lora
 import pytest
 import torch
+from comfy.ldm.flux.model import Flux, FluxParams
+from comfy.ops import manual_cast
 from safetensors.torch import save_file
 from torch import nn
 
@@ -18,6 +20,7 @@ from .dits import CASES
 from .dits.case import ALL, DitCase
 from .dits.fixtures import made_or_skipped
 from .dits.gains import make_taps, random_gains
+from .tiny_patchers import FLUX
 
 pytestmark = pytest.mark.oldest
 
@@ -94,3 +97,25 @@ def test_the_models_file_gives_the_same_patch(case: DitCase, newest: bool, tmp_p
     wanted = weight_patch(model, backbone, row, model.get_parameter)
     assert made.keys() == wanted.keys()
     assert all(torch.equal(made[name].float(), wanted[name].float()) for name in wanted)
+
+
+def test_the_patch_of_a_whole_flux_stays_below_ten_megabytes() -> None:
+    blocks = {"double": 19, "single": 38}
+    options = {**FLUX, "num_heads": 24, "depth": 1, "depth_single_blocks": 1}
+    options |= {"hidden_size": 3072, "context_in_dim": 4096, "vec_in_dim": 768}
+    options.pop("image_model")
+    if "txt_ids_dims" in FluxParams.__dataclass_fields__:
+        options["txt_ids_dims"] = []  # v0.3.64 has no such field
+    model = Flux(**options, dtype=torch.float32, device="meta", operations=manual_cast)
+
+    def read(path: str) -> torch.Tensor:
+        return torch.ones(1).expand(model.get_parameter(path).shape)  # takes no memory
+
+    row = random_gains(model, 1)[0].double().numpy()
+    patch = weight_patch(model, read_backbone(model), row, read)
+    total = 0
+    for kind, count in blocks.items():
+        of_kind = [tensor for name, tensor in patch.items() if f".{kind}_blocks." in name]
+        assert len(of_kind) == {"double": 8, "single": 4}[kind]  # the modulations, of four tensors
+        total += count * sum(tensor.nbytes + 150 for tensor in of_kind)  # in the header too
+    assert 9_000_000 < total <= 10_000_000
