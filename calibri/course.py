@@ -82,6 +82,8 @@ class Course:
         """What the run is expected to cost and to gain, once its first generations are over."""
         self.stopped: Prospect | None = None
         """Why the search ended before its budget, where it did."""
+        self.failed_judges: dict[str, str] = {}
+        """Judges that could not score, and why."""
         self.generation = 0
         """The one that runs, or that the search ended with."""
         self.search_ended = False
@@ -180,18 +182,15 @@ class Course:
 
     def _is_over(self, generation: int) -> bool:
         """Whether the validations promise so little that the search ends before its budget."""
-        if generation <= self._stops_after or generation not in self._validation:
-            return False
-        if self._begun(generation + 1):
+        too_soon = generation <= self._stops_after or generation not in self._validation
+        if too_soon or self._begun(generation + 1):
             return False
         # A warm start's curve begins at its preset.
         begun = self._prompt_means.get(START, self._prompt_means[0])
         found = {g: means for g, means in self._prompt_means.items() if g > 0}
         expected = prospect({0: begun, **found}, self._config.generations)
-        if expected is None or not expected.is_over:
-            return False
-        self.stopped = expected
-        return True
+        self.stopped = expected if expected is not None and expected.is_over else None
+        return self.stopped is not None
 
     def best(self) -> Best | None:
         """The best validated mean so far, None before the first validation is whole."""
@@ -252,7 +251,8 @@ class Course:
         judgements = []
         for judge in judges(config, last) if pick else ():
             request = Request(judge.role, last, confirmation.vectors, judge.bucket, judge.name)
-            judgements.append(judgement(judge, (yield from _ask(request))))
+            if (evaluated := (yield request)) is not None:
+                judgements.append(judgement(judge, evaluated))
         return Outcome(
             vector=confirmation.vectors[1 if pick else 0],
             generation=generations[pick],
@@ -268,6 +268,7 @@ class Course:
             ),
             history=tuple(self._history),
             judgements=tuple(judgements),
+            failed_judges=dict(self.failed_judges),
             kept_anyway=kept_anyway,
             pilot=self.pilot,
             stopped=self.stopped,

@@ -11,13 +11,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .configuration import RunConfig
-from .evaluation import Sample, noise_seed
+from .evaluation import (
+    Batch,
+    BatchTooLargeError,
+    Evaluator,
+    Floats,
+    Sample,
+    check_rewards,
+    noise_seed,
+)
 from .journal import Evaluation
 from .selection import Interval, mean_interval, prompt_means
+from .yielding import YieldedError
 
 DIVERSITY = "diversity"
 """The judge that is no reward: how far two images of one prompt lie apart (`diversity.py`)."""
 DIVERSITY_PROMPTS = 16
+WITHOUT_JUDGE = "without a judge"
+"""The kind of an event: a judge could not score, and the run ends without it."""
+
+
+class JudgeError(Exception):
+    """A judge cannot score; the message says why. The run ends without it."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +88,25 @@ def judgement(judge: Judge, evaluation: Evaluation) -> Judgement:
         change=mean_interval(after - before),
         samples=len(judge.bucket),
     )
+
+
+def scored(
+    evaluator: Evaluator, batch: Batch, evaluation: Evaluation, judge: str, config: RunConfig
+) -> Floats:
+    """The rewards of a batch [len(batch)], or a `judge`'s values of it.
+
+    Raises JudgeError where a judge cannot give them; else whatever the evaluator raises.
+    """
+    vectors, bucket = evaluation.vectors, evaluation.bucket
+    texts = [config.all_prompts[bucket[position].prompt] for _, position in batch]
+    if not judge:
+        return check_rewards(evaluator.run(batch, vectors, bucket), batch, config.reward, texts)
+    try:
+        return check_rewards(evaluator.judge(batch, vectors, bucket, judge), batch, judge, texts)
+    except (BatchTooLargeError, YieldedError):
+        raise
+    except (ValueError, RuntimeError, OSError) as error:  # an interrupt of the host is none of them
+        raise JudgeError(str(error)) from error
 
 
 def twin(sample: Sample) -> Sample:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from .evaluation import Floats
 from .judging import DIVERSITY, Judgement
@@ -72,6 +73,8 @@ class Outcome:
     """Every generation, those of earlier sessions included."""
     judgements: tuple[Judgement, ...] = ()
     """Of other rewards, and of diversity; none where the plain model is recommended."""
+    failed_judges: Mapping[str, str] = field(default_factory=dict)
+    """Judges that could not score, by name, and why."""
     kept_anyway: bool = False
     """Whether `vector` is the best of what was found, though not seen to beat the plain model."""
     pilot: Pilot | None = None

@@ -39,8 +39,9 @@ def build_report(outcome: Outcome, space: EnsembleSpace, journal: Journal) -> di
     coefficients by name), plain_weights (the plain model's), generations, validations, finalists,
     counts (evaluations, images, seconds), versions, gain_shown (whether its interval excludes 0),
     kept_anyway, judges (name, before, after, change and samples of each other reward and of
-    diversity), verdict and objections (in words), pilot (what its first generations said the run
-    would cost and gain) and stopped (why the search ended before its budget), both null where there
+    diversity), failed_judges (why each of them could not judge), verdict and objections (in words),
+    pilot (what its first generations said the run would cost and gain) and stopped (why the search
+    ended before its budget), both null where there
     is nothing to say. Generation 0 is the plain model and −1 the preset that the search began at.
     """
     settings = journal.config() or {}
@@ -57,6 +58,7 @@ def build_report(outcome: Outcome, space: EnsembleSpace, journal: Journal) -> di
         "gain_shown": outcome.gain.low > 0,
         "kept_anyway": outcome.kept_anyway,
         "judges": [asdict(judgement) for judgement in outcome.judgements],
+        "failed_judges": dict(outcome.failed_judges),
         "verdict": verdict(outcome, run.get("reward", ""), run["validation_prompts"]),
         "objections": objections(outcome, run.get("reward", "")),
         "recommended": {

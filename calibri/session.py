@@ -18,8 +18,9 @@ from .batches import LARGER_BATCHES, OUT_OF_MEMORY, limited, plan_batches, too_m
 from .budget import CONCLUDED, FINISHED, STOPPED_EARLY, WENT_ON, is_concluded, stops_after
 from .configuration import RunConfig, check_same_run, library_versions
 from .course import Course, Request, Steps
-from .evaluation import Batch, BatchTooLargeError, Evaluator, Floats, check_rewards
+from .evaluation import Batch, BatchTooLargeError, Evaluator, Floats
 from .journal import Evaluation, Journal, JournalError
+from .judging import WITHOUT_JUDGE, JudgeError, scored
 from .outcome import Best, GenerationSummary, Outcome
 from .replay import check_replay
 from .yielding import YieldedError
@@ -155,12 +156,9 @@ class Session:
             try:
                 wanted = self._steps.send(answer)
             except StopIteration as end:
-                self.outcome, self._phase = end.value, "done"
-                self._add_event(
-                    FINISHED,
-                    recommended=self.outcome.generation,
-                    searched=self.outcome.generations,
-                )
+                found: Outcome = end.value
+                self.outcome, self._phase = found, "done"
+                self._add_event(FINISHED, recommended=found.generation, searched=found.generations)
                 return
             answer = None
             if self._course.stopped is not None and not self._stopped:
@@ -190,7 +188,15 @@ class Session:
             if self.outcome is not None:
                 return
         evaluation = self._open or self._plan(self._request)
-        batch, rewards, seconds = self._rewarded(evaluation)
+        try:
+            batch, rewards, seconds = self._rewarded(evaluation)
+        except JudgeError as error:
+            with self._fatal():
+                judge = self._request.judge
+                self._journal.add_event(WITHOUT_JUDGE, {"judge": judge, "text": str(error)})
+                self._course.failed_judges[judge] = str(error)
+                self._step(None)
+            return
         with self._fatal():
             self._journal.add_result(evaluation, batch, rewards, seconds)
             self._pending.pop(0)
@@ -229,16 +235,13 @@ class Session:
 
     def _rewarded(self, evaluation: Evaluation) -> tuple[Batch, Floats, float]:
         """The next batch with its rewards and seconds, halved until it fits in memory."""
-        vectors, bucket, judge = evaluation.vectors, evaluation.bucket, self._request.judge
+        judge = self._request.judge
         while True:
             batch = self._pending[0]
             started = time.monotonic()
             try:
-                if judge:
-                    values = self.evaluator.judge(batch, vectors, bucket, judge)
-                else:
-                    values = self.evaluator.run(batch, vectors, bucket)
-                break
+                rewards = scored(self.evaluator, batch, evaluation, judge, self._config)
+                return batch, rewards, time.monotonic() - started
             except BatchTooLargeError:
                 if len(batch) == 1:
                     raise
@@ -247,9 +250,6 @@ class Session:
                 self._journal.replace_plan(evaluation, self._pending, too_large=len(batch))
                 self._too_large = too_many(self._journal.shortages())
                 self._journal.add_event(OUT_OF_MEMORY, {"images": len(batch)})
-        texts = [self._config.all_prompts[bucket[position].prompt] for _, position in batch]
-        rewards = check_rewards(values, batch, judge or self._config.reward, texts)
-        return batch, rewards, time.monotonic() - started
 
     def _tell(self) -> None:
         """Tell the callbacks what they have not heard, and go on to what is to be done."""

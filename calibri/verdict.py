@@ -29,7 +29,7 @@ def verdict(outcome: Outcome, reward: str, prompts: int) -> str:
             "search found, kept because keep_anyway is on."
         )
     if not outcome.gain.low > 0:
-        return f"{said} No gain was shown: the interval includes 0."
+        return f"{said} No gain was shown: the interval is not above 0."
     return said
 
 
@@ -45,11 +45,13 @@ def objections(outcome: Outcome, reward: str) -> list[str]:
     said = []
     if fallen := [found for found in rewards if found.change.high < 0]:
         fell = " and ".join(f"{found.name} fell by {_fall(found)}" for found in fallen)
-        rose = f" while {reward} rose" if outcome.gain.mean > 0 else ""
-        said.append(
-            f"{fell}{rose}: the preset may exploit {reward} rather than draw better pictures. "
-            "Compare the pictures."
-        )
+        advice = f", and {reward} was not seen to rise"
+        if outcome.gain.low > 0:
+            advice = (
+                f" while {reward} rose: the preset may exploit {reward} rather than draw better "
+                "pictures"
+            )
+        said.append(f"{fell}{advice}. Compare the pictures.")
     if (spread := outcome.diversity) is not None and spread.change.high < 0:
         said.append(
             f"Pictures of one prompt are more alike than the plain model's: their diversity fell "
@@ -60,11 +62,16 @@ def objections(outcome: Outcome, reward: str) -> list[str]:
 
 
 def judged(outcome: Outcome) -> list[str]:
-    """How other rewards changed, each in a sentence without a verdict."""
-    return [
+    """How other rewards changed, each in a sentence without a verdict, and which did not judge."""
+    changed = [
         f"{found.name}: {found.before.mean:.4g} plain, {found.after.mean:.4g} calibrated, change "
         f"{_signed(found.change)}."
         for found in outcome.judgements
+    ]
+    return changed + [
+        f"{name} did not judge the result: {why.rstrip('.')}. Mend that and queue again, or "
+        "disconnect it."
+        for name, why in outcome.failed_judges.items()
     ]
 
 

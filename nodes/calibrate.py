@@ -34,7 +34,7 @@ class CalibriCalibrate(io.ComfyNode):
             "that raise a reward, and measures the gain on held-out prompts. Cancel keeps what was "
             "done: the same settings go on where they stopped. A run's results are in "
             "output/calibri, its journal in user/calibri/runs.",
-            inputs=calibration_inputs(),
+            inputs=[*calibration_inputs(), *ending_inputs()],
             outputs=[
                 sockets.Preset.Output(display_name="preset"),
                 io.Image.Output(display_name="report"),
@@ -194,6 +194,12 @@ def calibration_inputs() -> list[io.Input]:
             )
         ),
         *_member_inputs(),
+    ]
+
+
+def ending_inputs() -> list[io.Input]:
+    """Further inputs of the node. They come last of all: widgets of saved workflows go by place."""
+    return [
         sockets.advanced(
             io.Boolean.Input(
                 "stop_early",

@@ -26,7 +26,9 @@ def run_calibration(run_name: str, say: Callable[[str], None], **inputs: Any) ->
     Raises ValueError with one sentence for what does not fit together, before anything is sampled;
     whatever is raised later leaves the run's journal resumable.
     """
-    prepared = prepare(**inputs)
+    prepared, start = prepare(**inputs), inputs.get("start_from")
+    if start is not None:  # before hours are spent on what was not meant
+        say(with_start("", start, prepared).strip())
     config, space, evaluator = prepared.config, prepared.space, prepared.evaluator
     folder = runs.run_folder(run_name, prepared.settings)
     if evaluator.preview is not None:
@@ -45,4 +47,4 @@ def run_calibration(run_name: str, say: Callable[[str], None], **inputs: Any) ->
             runs.host_versions(),
         )
         result = conclude(prepared, folder.name, outcome, journal)
-    return replace(result, text=with_start(result.text, inputs.get("start_from"), prepared))
+    return replace(result, text=with_start(result.text, start, prepared))

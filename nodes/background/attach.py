@@ -58,11 +58,14 @@ def attach(
         if wish.prompt is not None:  # else the one of earlier still makes these inputs
             record.prompt, record.node, record.withheld = wish.prompt, wish.node, wish.withheld
         more = prepared.config.generations > (record.ended_with or 0)
-        unasked = set(prepared.config.ending) - set(record.ending)  # another reward, say
+        # Another reward, say, or one less; and what ended early is to go on.
+        otherwise = set(prepared.config.ending) != set(record.ending) or (
+            record.ended_early and not prepared.config.stop_early
+        )
         begins = (
             (record.state not in (PAUSED, STOPPED, FINISHED))
             or (record.state == PAUSED and record.reason != "")
-            or (record.state == FINISHED and (more or unasked))
+            or (record.state == FINISHED and (more or otherwise))
         )
         if begins or record.state == PAUSED:
             _hand_over(run, prepared, pace)

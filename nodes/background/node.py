@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from comfy_api.latest import io
 
 from .. import sockets
-from ..calibrate import calibration_inputs, check_run_name
+from ..calibrate import calibration_inputs, check_run_name, ending_inputs
 from ..messages import show_on_node
 from .rebuild import is_link, upstream
 
@@ -33,7 +33,7 @@ class CalibriCalibrateBackground(io.ComfyNode):
             description="Calibrate that runs while ComfyUI is idle and makes room for your own "
             "prompts. Returns at once with the best preset so far; queue it again for a better "
             "one. The tab Calibri runs shows it, pauses it and goes on with it after a restart.",
-            inputs=[*calibration_inputs(), *_background_inputs()],
+            inputs=[*calibration_inputs(), *_background_inputs(), *ending_inputs()],
             outputs=[
                 sockets.Preset.Output(display_name="preset"),
                 io.Image.Output(display_name="report"),

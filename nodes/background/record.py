@@ -75,6 +75,8 @@ class Record:
     """The budget in generations of a finished run."""
     ending: list[str] = field(default_factory=list)
     """What was asked of a finished run's end (`RunConfig.ending`)."""
+    ended_early: bool = False
+    """Whether a finished run's search ended before its budget, by itself."""
     verdict: str = ""
     """What a finished run found, in words."""
     preset: str | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import comfy.model_management
@@ -194,7 +194,10 @@ class _Slice:
             progress.reward, progress.plain = outcome.after.mean, outcome.before.mean
             progress.gain = asdict(outcome.gain)
             run.record.ended_with = self._prepared.config.generations
-            run.record.ending = self._prepared.config.ending
+            config = self._prepared.config  # a judge that failed is asked again when the run is
+            judged = {n: m for n, m in config.judges.items() if n not in outcome.failed_judges}
+            run.record.ending = replace(config, judges=judged).ending
+            run.record.ended_early = outcome.stopped is not None
             run.record.verdict = result.text
             if run.goes_on:
                 run.change(FINISHED)

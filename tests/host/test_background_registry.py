@@ -119,16 +119,30 @@ def test_a_preset_drawn_again_after_a_kill_is_published_once(
     ]
 
 
+@pytest.mark.parametrize(("stop_early", "state"), [(True, FINISHED), (False, RUNNING)])
+def test_a_run_that_ended_early_goes_on_once_it_may_not(stop_early: bool, state: str) -> None:
+    record = Record("night", "night", FINISHED, ended_with=3, ended_early=True)
+    record.save(runs.new_run("night", {"seed": 1}))
+    known = Registry()
+    known.load()
+    config = RunConfig(("a",), ("b", "c"), "r", 3, stop_early=stop_early)
+    prepared: Any = SimpleNamespace(config=config, settings={"seed": 1}, evaluator=None)
+    wish = Wish("night", "refuse", 5.0, 60.0, None, [], "1")
+    run, _ = attach(known, wish, lambda start: prepared, Pace())
+    assert run.record.state == state
+
+
 @pytest.mark.parametrize(
     ("change", "state"),
     [
         ({}, FINISHED),
-        ({"judges": {}}, FINISHED),
+        ({"judges": {}}, RUNNING),
         ({"judges": {"diversity": "", "ImageReward": "1a"}}, RUNNING),
         ({"keep_anyway": True}, RUNNING),
+        ({"stop_early": True}, FINISHED),
     ],
 )
-def test_a_finished_run_goes_on_for_a_judge_that_it_has_not_had(
+def test_a_finished_run_goes_on_where_its_end_is_asked_for_otherwise(
     change: dict[str, Any], state: str
 ) -> None:
     folder = runs.new_run("night", {"seed": 1})

@@ -69,6 +69,7 @@ def test_it_chooses_the_bucket_size_and_says_what_it_expects_and_began_at(
     preset = shorter(make_preset(inputs["model"], [1.0], seed=1))
     (kind,) = backbone_of(inputs["model"]).blocks
     result = calibration_run.run_calibration(say=said.append, start_from=preset, **inputs)
+    assert result.text.endswith(said[0])  # what it began at, before anything is drawn
     with Journal.read(output / "calibri" / "runs" / "trial" / "journal.sqlite") as journal:
         sizes = [len(e.bucket) for e in journal.evaluations("generation")]
     assert sizes[:2] == [16, 16]

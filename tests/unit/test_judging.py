@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 
 from comfyui_calibri.calibri.configuration import run_record
-from comfyui_calibri.calibri.evaluation import RewardError
 from comfyui_calibri.calibri.figure import draw_report
 from comfyui_calibri.calibri.journal import Journal
 from comfyui_calibri.calibri.judging import DIVERSITY, twin
 from comfyui_calibri.calibri.report import build_report
-from comfyui_calibri.calibri.verdict import objections, verdict
+from comfyui_calibri.calibri.verdict import judged, objections, verdict
 
 from .exact_run import CONFIG, SPACE, ExactEvaluator, Interrupted, rows, run, same
 
@@ -122,10 +121,27 @@ def test_a_judge_that_fails_is_named_and_loses_nothing(whole, tmp_path):
             return found * np.nan if judge == "Level" else found
 
     path = tmp_path / "run.sqlite"
-    with pytest.raises(RewardError, match="The reward Level returned nan"):
-        run(path, Broken(), JUDGED)
-    without = replace(PLAIN, judges={"Falls": "1a"})
-    assert run(path, ExactEvaluator(stop_at=0), without).judgements == whole[0].judgements[:1]
+    without = run(path, Broken(), JUDGED)
+    assert same(without, whole[0])
+    assert [found.name for found in without.judgements] == ["Falls", DIVERSITY]
+    assert list(without.failed_judges) == ["Level"]
+    *_, said = judged(without)
+    assert said.startswith("Level did not judge the result: The reward Level returned nan")
+    with Journal.read(path) as journal:
+        assert build_report(without, SPACE, journal)["failed_judges"] == without.failed_judges
+    # Mended, it is all that is asked.
+    mended = Judged()
+    assert run(path, mended, JUDGED).judgements == whole[0].judgements
+    assert sum(mended.batches) == 40
+
+
+def test_an_interrupt_while_it_is_judged_is_no_judges_failure(tmp_path):
+    class Cancelled(Judged):
+        def judge(self, batch, vectors, bucket, judge):
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        run(tmp_path / "run.sqlite", Cancelled(), JUDGED)
 
 
 class PlainIsBest(Judged):
@@ -170,7 +186,10 @@ def test_a_fall_and_a_collapse_are_said(whole):
 def test_a_gain_that_was_not_shown_is_not_claimed(whole):
     outcome = whole[0]
     chance = replace(outcome, gain=replace(outcome.gain, low=-0.01))
-    assert "No gain was shown: the interval includes 0." in verdict(chance, "test", 20)
+    assert "No gain was shown: the interval is not above 0." in verdict(chance, "test", 20)
+    (said, _) = objections(chance, "test")
+    assert "and test was not seen to rise" in said
+    assert "exploit" not in said
 
 
 def test_the_report_has_a_row_for_each_judge_and_what_they_object(whole, tmp_path):
