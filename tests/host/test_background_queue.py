@@ -104,8 +104,12 @@ def _cancel_a_slice(client: RunsClient) -> Summary:
 
 
 def _batches(user: Path, run: str) -> int:
+    """Batches of the run's own reward; diversity is judged without it."""
     with Journal.read(user / "calibri" / "runs" / run / "journal.sqlite") as journal:
-        rows = journal._rows("SELECT count(*) FROM results")
+        rows = journal._rows(
+            "SELECT count(*) FROM results JOIN evaluations ON evaluations.id = results.evaluation "
+            "WHERE role NOT LIKE 'judging %'"
+        )
     return int(rows[0][0])
 
 
