@@ -8,14 +8,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import folder_paths
+import numpy as np
 import pytest
 
 from comfyui_calibri.calibri.configuration import RunConfig
 from comfyui_calibri.calibri.journal import Journal
+from comfyui_calibri.calibri.outcome import Best
 from comfyui_calibri.calibri.preset_metadata import Member, Preset
 from comfyui_calibri.calibri.presets import save_preset
+from comfyui_calibri.calibri.selection import Interval
 from comfyui_calibri.nodes import runs
-from comfyui_calibri.nodes.background import commands, registry
+from comfyui_calibri.nodes.background import commands, registry, slice_work
 from comfyui_calibri.nodes.background.attach import Wish, attach
 from comfyui_calibri.nodes.background.pace import Pace
 from comfyui_calibri.nodes.background.record import FINISHED, INTERRUPTED, RUNNING, Progress, Record
@@ -166,6 +169,28 @@ def test_a_run_that_recommends_the_plain_model_has_no_preset() -> None:
     publish(run)
     assert not run.preset_file.exists()
     assert run.record.preset is None
+
+
+@pytest.mark.parametrize(
+    ("phase", "saved"), [("generation", True), ("selection", True), ("judging", False)]
+)
+def test_what_was_promised_gives_way_to_what_was_chosen(
+    monkeypatch: pytest.MonkeyPatch, phase: str, saved: bool
+) -> None:
+    """A judge that comes later reopens a run whose best validated mean was not its choice."""
+    bests: list[Best] = []
+    monkeypatch.setattr(slice_work, "save_best", lambda run, prepared, best: bests.append(best))
+    begun("night")
+    run = Run(Record("night", "night", RUNNING, progress=Progress(best_generation=2)))
+    prepared: Any = SimpleNamespace(config=SimpleNamespace(generations=4))
+    run.prepared = prepared
+    best = Best(4, np.ones(1), 0.5, 0.4, Interval(0.1, 0.0, 0.2))
+    session: Any = SimpleNamespace(
+        best=lambda: best, generation=4, images=9, total=9, phase=phase, pilot=None
+    )
+    slice_work._Slice(run, Pace(), lambda: False)._note(session)
+    assert bests == ([best] if saved else [])
+    assert run.record.progress.best_generation == (4 if saved else 2)
 
 
 def test_what_is_left_is_told_by_the_pace_of_the_runs_own_images() -> None:

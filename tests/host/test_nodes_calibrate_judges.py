@@ -89,6 +89,7 @@ def test_a_reward_connected_later_judges_a_finished_run(
     assert preset.diversity == alone.diversity
     assert preset.diversity.before > 0
     assert preset.prompts.count == 4
+    assert preset.title.endswith("(no gain shown)") != preset.rewards[0].rose
     assert ("darkness fell" in text) == other.fell
     folder = tmp_path / "calibri" / "trial"
     assert load_preset(folder / "preset.safetensors").rewards == preset.rewards

@@ -13,6 +13,8 @@ import torch
 from comfyui_calibri.calibri.journal import Journal
 from comfyui_calibri.calibri.presets import Member, Preset
 from comfyui_calibri.nodes import calibration_run
+from comfyui_calibri.nodes.background.node import CalibriCalibrateBackground
+from comfyui_calibri.nodes.calibrate import CalibriCalibrate
 from comfyui_calibri.nodes.patching import backbone_of
 
 from .test_nodes_calibrate import HELD_OUT, TRAINING
@@ -60,6 +62,19 @@ def shorter(preset: Preset) -> Preset:
     (member,) = preset.members
     kept = {n: v for n, v in member.coefficients.items() if int(n.split(".")[1]) < count}
     return replace(preset, title="small", blocks={kind: count}, members=(Member(kept),))
+
+
+def test_widgets_that_came_later_are_the_last() -> None:
+    """A saved workflow gives its values by their place."""
+    background = [given.id for given in CalibriCalibrateBackground.define_schema().inputs]
+    calibrate = [given.id for given in CalibriCalibrate.define_schema().inputs]
+    later = ["stop_early", "keep_anyway"]
+    assert calibrate[-2:] == later
+    assert background == [
+        *calibrate[:-2],
+        *("idle_seconds", "slice_seconds", "if_changed"),
+        *later,
+    ]
 
 
 def test_it_chooses_the_bucket_size_and_says_what_it_expects_and_began_at(
