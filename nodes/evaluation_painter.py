@@ -218,8 +218,8 @@ class _Drawer(ComfyEvaluator):
         scores = self._within_memory(len(bucket), lambda: reward.score(seen, prompts))
         return np.asarray(torch.as_tensor(scores).detach().cpu().double().numpy())
 
-    def _rows_that_fit(self) -> int:
-        return max(1, super()._rows_that_fit() // self._networks.members)
+    def _chunks(self) -> int:
+        return self._networks.per_prediction(self._settings.cfg)
 
 
 class _Counter:

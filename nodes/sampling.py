@@ -250,9 +250,7 @@ class ComfyEvaluator:
         # Of a model that does not fit beside this, ComfyUI loads a part.
         least = comfy.model_management.minimum_inference_memory()
         free = max(total - self._model.model_size(), least)
-        chunks = 1 if self._settings.cfg == 1.0 else 2
-        if self._space.guidance is None:  # else the members are the two chunks
-            chunks *= self._space.members
+        chunks = self._chunks()
         shape = list(self._latent.shape[1:])
         rows = MAX_ROWS_CPU if self._device.type == "cpu" else MAX_ROWS
         while rows > 1:
@@ -261,6 +259,13 @@ class ComfyEvaluator:
                 break
             rows //= 2
         return rows
+
+    def _chunks(self) -> int:
+        """How often the model sees each image at a step."""
+        chunks = 1 if self._settings.cfg == 1.0 else 2
+        if self._space.guidance is None:  # else the members are the two chunks
+            chunks *= self._space.members
+        return chunks
 
 
 def _as_bytes(images: torch.Tensor) -> np.ndarray:

@@ -14,8 +14,10 @@ import torch
 from comfy_api.latest import io
 from comfy_extras.nodes_model_advanced import ModelSamplingFlux
 
+from comfyui_calibri.calibri.comparison import Setting
 from comfyui_calibri.calibri.comparison_course import Cells, compare
 from comfyui_calibri.calibri.comparison_store import PartFolder
+from comfyui_calibri.calibri.evaluation import Sample
 from comfyui_calibri.nodes.apply import with_preset
 from comfyui_calibri.nodes.calibration_inputs import sampling_record
 from comfyui_calibri.nodes.evaluate import CalibriEvaluate
@@ -164,6 +166,23 @@ def test_kept_results_are_known_by_all_that_decides_pictures(inputs: dict[str, A
         if not change or set(change) & set(told)
     ]
     assert len({json.dumps(record) for record in records}) == len(records)
+
+
+def test_where_memory_is_ample_an_ensemble_leaves_the_batches_as_they_are(
+    inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = inputs["preset_1"]
+    both = preset(backbone_of(inputs["model"]), 0.9, 1.1)
+    setting, bucket = Setting(2, 1.0, "euler", "simple", 16, 16), [Sample(0, i) for i in range(32)]
+    plans = [painter(inputs, *p).plan(setting, bucket) for p in ((half,), (half, both))]
+    assert plans[0] == plans[1]
+    # Where it is not, its members count.
+    model = inputs["model"].model
+    asked: list[int] = []
+    monkeypatch.setattr(model, "memory_required", lambda shape: asked.append(shape[0]) or 0)
+    painter(inputs, half, both).plan(setting, bucket)
+    painter(inputs, half).plan(setting, bucket)
+    assert asked[0] == 2 * asked[1]
 
 
 @pytest.mark.parametrize(
