@@ -61,6 +61,7 @@ def begin(page: Page, name: str, slice_seconds: float = 2) -> Locator:
         generations=1000,
         bucket_size=1,
         validate_every=1,
+        keep_anyway=True,
         idle_seconds=0.5,
         slice_seconds=slice_seconds,
     )

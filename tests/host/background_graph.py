@@ -50,6 +50,7 @@ def calibration(file: str, run_name: str, **changes: Any) -> Prompt:
         "run_name": run_name,
         "bucket_size": 4,
         "validate_every": 2,
+        "keep_anyway": True,  # so small a search often finds nothing better than the plain model
         "idle_seconds": 0.2,
         "slice_seconds": 1.0,
         **changes,

@@ -186,7 +186,7 @@ def test_prompts_of_any_language_find_their_run_again(inputs: dict[str, Any], ou
         calibrate(inputs, reward=Stops(2), generations=1, **prompts)
     calibrate(inputs, generations=1, **prompts)
     assert runs(output) == ["trial"]
-    assert (output / "calibri" / "trial" / "preset.safetensors").exists()
+    assert (output / "calibri" / "trial" / "report.json").exists()
 
 
 @pytest.mark.parametrize(
