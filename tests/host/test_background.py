@@ -18,7 +18,6 @@ from comfy_client import PromptError
 from .background_client import Refused, RunsClient
 from .background_fixtures import StartServer
 from .background_graph import BACKGROUND, TINY, Prompt, calibration, picture, rewards
-from .background_trouble import set_trouble
 
 pytestmark = pytest.mark.oldest
 
@@ -121,11 +120,9 @@ def test_after_a_restart_it_offers_itself_and_goes_on_as_if_nothing_had_been(
     start_server: StartServer,
 ) -> None:
     server, client = start_server()
-    set_trouble(server, seconds=1.0)  # or it would be finished before it is looked at
-    client.run(calibration(TINY, "run", **{**SHORT, "slice_seconds": 0.0}))
+    client.run(calibration(TINY, "run", **LONG))
     client.until("run", lambda now: now["generation"] >= 1)
     server.stop()
-    set_trouble(server)
     server.start()
     images = client.summary("run")["images"]
     assert client.summary("run")["state"] == "interrupted"
@@ -145,8 +142,10 @@ def test_after_a_restart_it_offers_itself_and_goes_on_as_if_nothing_had_been(
     model.write_bytes(own)
     server.start()
     client.act("run", "resume")
-    client.finished("run")
-    client.run(in_foreground(calibration(TINY, "run", **SHORT), "whole"))
+    client.until("run", lambda now: now["images"] > images)
+    client.act("run", "finish")
+    ended = client.finished("run")["generation"]
+    client.run(in_foreground(calibration(TINY, "run", **{**LONG, "generations": ended}), "whole"))
     user = server.folder / "user"
     assert rewards(user, "run") == rewards(user, "whole")
 

@@ -66,6 +66,7 @@ class MaskingClip:
     def __init__(self, clip: CLIP, pads: bool) -> None:
         self._clip = clip
         self._pads = pads
+        self.patcher = clip.patcher
 
     def tokenize(self, text: str) -> tuple[int, Any]:
         return len(text), self._clip.tokenize(text)

@@ -78,7 +78,7 @@ def runs(output: Path) -> list[str]:
 def test_run_leaves_a_preset_of_its_members(
     inputs: dict[str, Any], output: Path, kind: dict[str, Any]
 ) -> None:
-    result = calibrate(inputs, **kind)
+    result = calibrate(inputs, **kind, keep_anyway=True)
     preset, report = result.args
     assert len(preset.members) == 2
     assert preset.guidance == (Guidance(4.0) if kind is GUIDED else None)
