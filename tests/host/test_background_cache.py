@@ -37,8 +37,10 @@ def users_day() -> list[Prompt]:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_the_users_next_run_finds_the_same_nodes_cached(
-    start_server: StartServer, mode: str
+    start_server: StartServer, mode: str, newest: bool
 ) -> None:
+    if not newest and mode != "default":
+        pytest.skip("other modes are tried on the newest ComfyUI")
     days = {}
     for idle_seconds in (NEVER, 0.0):
         server, client = start_server(*MODES[mode], name=f"idle-{idle_seconds:g}")
