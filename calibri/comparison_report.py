@@ -18,9 +18,31 @@ from .comparison_course import Cell, Cells
 from .configuration import library_versions
 from .diversity import diversity_ratio
 from .evaluation import Floats
+from .presets import Preset
 from .selection import mean_interval
 
 REPORT_VERSION = 1
+
+
+def about_presets(names: Sequence[str], presets: Sequence[Preset]) -> list[dict[str, Any]]:
+    """What a report's `about` tells of its presets, by the names of their variants."""
+    return [
+        {
+            "name": name,
+            "title": preset.title,
+            "found on": preset.base_model,
+            "found with": dict(preset.sampling),
+            "members": len(preset.members),
+            "guided": preset.guidance is not None,
+        }
+        for name, preset in zip(names, presets, strict=True)
+    ]
+
+
+def steps_found_at(preset: Preset) -> int | None:
+    """The steps that a preset was found with, where it says so."""
+    steps = preset.sampling.get("steps")
+    return steps if isinstance(steps, int) else None
 
 
 def shown_cells(
@@ -79,7 +101,7 @@ def build_comparison(
             for (variant, setting), cell in cells.items()
         ],
         "equal_best": [
-            _equal_best(comparison, cells, variant, number, group, reward)
+            _equal_best(cells, variant, number, group, reward)
             for variant in range(1, len(comparison.variants))
             for number, group in enumerate(groups)
             for reward in comparison.rewards
@@ -124,7 +146,7 @@ def _diversity(cell: Cell, plain: Cell) -> dict[str, Any] | None:
 
 
 def _equal_best(
-    comparison: Comparison, cells: Cells, variant: int, number: int, group: list[int], reward: str
+    cells: Cells, variant: int, number: int, group: list[int], reward: str
 ) -> dict[str, Any]:
     """Where a preset reaches the plain model's best mean over the steps of a group.
 

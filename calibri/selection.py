@@ -32,11 +32,6 @@ class Interval:
     low: float
     high: float
 
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether there is a difference, beyond chance."""
-        return self.low > 0 or self.high < 0
-
 
 @dataclass(frozen=True)
 class Finalist:

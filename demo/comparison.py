@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..calibri.comparison import Comparison, Setting, variant_names
-from ..calibri.comparison_report import shown_cells
+from ..calibri.comparison_report import about_presets, shown_cells, steps_found_at
 from ..calibri.presets import Preset
 from .painter import SCORES, DemoPainter
 from .pictures import DemoModels
@@ -40,7 +40,7 @@ def demo_comparison(
     Raises ValueError with one sentence for presets and prompts that are not the demo's.
     """
     names = variant_names([preset.title for preset in presets])
-    found_at = presets[0].sampling.get("steps") if presets else None
+    found_at = steps_found_at(presets[0]) if presets else None
     comparison = Comparison(
         variants=names,
         settings=settings,
@@ -48,20 +48,10 @@ def demo_comparison(
         rewards=SCORES,
         images_per_prompt=images_per_prompt,
         seed=seed,
-        shown=shown_cells(settings, len(names), found_at if isinstance(found_at, int) else None),
+        shown=shown_cells(settings, len(names), found_at),
     )
     about = {
         "model": Path(DIT).name,
-        "presets": [
-            {
-                "name": name,
-                "title": preset.title,
-                "found on": preset.base_model,
-                "found with": dict(preset.sampling),
-                "members": len(preset.members),
-                "guided": preset.guidance is not None,
-            }
-            for name, preset in zip(names[1:], presets, strict=True)
-        ],
+        "presets": about_presets(names[1:], presets),
     }
     return comparison, DemoPainter(models, presets, prompts), about

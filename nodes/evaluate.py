@@ -12,10 +12,10 @@ import comfy.samplers
 from comfy_api.latest import io
 
 from . import folders, sockets
+from .calibrate import OTHER_REWARDS, calibration_inputs
 from .messages import show_on_node
 
 PRESETS = 3
-OTHER_REWARDS = 3
 
 
 class CalibriEvaluate(io.ComfyNode):
@@ -105,13 +105,14 @@ def _check_samplers(text: str) -> None:
 
 def _inputs() -> list[io.Input]:
     """The node's inputs, in the order in which one decides about them."""
+    shared = {given.id: given for given in calibration_inputs()}
     return [
         io.Model.Input(
             "model",
             tooltip="The plain model, without the presets: FLUX, SD3.5, Qwen-Image, Wan …",
         ),
-        io.Clip.Input("clip", tooltip="Encodes the prompts, once."),
-        io.Vae.Input("vae", tooltip="Decodes the images."),
+        shared["clip"],
+        shared["vae"],
         sockets.Prompts.Input(
             "prompts", tooltip="Prompts that no preset was searched on, from a Prompt Set."
         ),
@@ -132,21 +133,7 @@ def _inputs() -> list[io.Input]:
             )
             for number in range(1, OTHER_REWARDS + 1)
         ),
-        io.String.Input(
-            "negative", default="", multiline=True, tooltip="Negative prompt; unused at cfg 1."
-        ),
-        io.Combo.Input(
-            "sampler",
-            options=comfy.samplers.KSampler.SAMPLERS,
-            default="euler",
-            tooltip="As in KSampler.",
-        ),
-        io.Combo.Input(
-            "scheduler",
-            options=comfy.samplers.KSampler.SCHEDULERS,
-            default="simple",
-            tooltip="As in KSampler.",
-        ),
+        *(shared[name] for name in ("negative", "sampler", "scheduler")),
         io.String.Input(
             "steps", default="4, 8, 15, 30", tooltip="Numbers of steps, separated by commas."
         ),
@@ -160,15 +147,7 @@ def _inputs() -> list[io.Input]:
             default="512x512",
             tooltip="Width x height in pixels, separated by commas: 512x512, 768x512.",
         ),
-        io.Float.Input(
-            "guidance",
-            default=3.5,
-            min=0.0,
-            max=100.0,
-            step=0.1,
-            tooltip="As in FluxGuidance: 3.5 for FLUX.1-dev, 4 for FLUX.2, 6 for HunyuanVideo, "
-            "0 for Chroma; models without distilled guidance ignore it.",
-        ),
+        shared["guidance"],
         io.Int.Input(
             "max_prompts",
             default=32,

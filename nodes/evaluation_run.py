@@ -22,7 +22,7 @@ import torch
 from ..calibri.comparison import Comparison, variant_names
 from ..calibri.comparison_course import compare
 from ..calibri.comparison_files import NUMBERS, ComparisonFiles, save_comparison
-from ..calibri.comparison_report import build_comparison, shown_cells
+from ..calibri.comparison_report import about_presets, build_comparison, shown_cells, steps_found_at
 from ..calibri.comparison_store import PartFolder
 from ..calibri.comparison_words import short
 from ..calibri.setting_lists import parse_names, parse_settings
@@ -136,7 +136,7 @@ def prepare_evaluation(
         rewards=tuple(one.name for one in rewards),
         images_per_prompt=images_per_prompt,
         seed=seed,
-        shown=shown_cells(settings, len(variants), _found_at(presets[0])),
+        shown=shown_cells(settings, len(variants), steps_found_at(presets[0])),
     )
     progress = EvaluationProgress(comparison, say)
     painter = ComfyPainter(
@@ -157,27 +157,10 @@ def prepare_evaluation(
         "model": identity.file_name(model),
         "negative": negative,
         "guidance": guidance,
-        "presets": [_told(*pair) for pair in zip(variants[1:], presets, strict=True)],
+        "presets": about_presets(variants[1:], presets),
         "host": runs.host_versions(),
     }
     return PreparedEvaluation(comparison, painter, progress, about)
-
-
-def _found_at(preset: Preset) -> int | None:
-    """The steps that a preset was found with, where it says so."""
-    steps = preset.sampling.get("steps")
-    return steps if isinstance(steps, int) else None
-
-
-def _told(name: str, preset: Preset) -> dict[str, Any]:
-    return {
-        "name": name,
-        "title": preset.title,
-        "found on": preset.base_model,
-        "found with": dict(preset.sampling),
-        "members": len(preset.members),
-        "guided": preset.guidance is not None,
-    }
 
 
 def _announced(comparison: Comparison) -> str:

@@ -20,7 +20,8 @@ from comfyui_calibri.nodes.apply import CalibriApply
 from comfyui_calibri.nodes.editing import CalibriEdit
 
 from .tiny_fixtures import inference  # noqa: F401
-from .tiny_patchers import Brightness, make_clip, make_model, make_vae
+from .tiny_inputs import sampled_inputs
+from .tiny_patchers import Brightness
 
 pytestmark = [pytest.mark.oldest, pytest.mark.usefixtures("output")]
 
@@ -33,25 +34,13 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Four blocks at two scales: 18 images."""
     with torch.inference_mode():
         return {
-            "model": make_model(),
-            "clip": make_clip(Path(tmp_path_factory.mktemp("clip"))),
-            "vae": make_vae(),
+            **sampled_inputs(Path(tmp_path_factory.mktemp("clip"))),
             "prompts": PROMPTS,
-            "reward": Brightness(),
-            "negative": "",
             "sampler": "euler_ancestral",
-            "scheduler": "simple",
-            "steps": 2,
-            "cfg": 1.0,
-            "guidance": 3.5,
-            "width": 16,
-            "height": 16,
             "granularity": "block",
             "scales": "0, 1.5",
             "only": "",
             "images_per_prompt": 1,
-            "seed": 1,
-            "run_name": "trial",
         }
 
 

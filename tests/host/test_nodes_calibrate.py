@@ -21,41 +21,18 @@ from comfyui_calibri.nodes.apply import CalibriApply
 from comfyui_calibri.nodes.calibrate import CalibriCalibrate
 
 from .tiny_fixtures import inference  # noqa: F401
-from .tiny_patchers import Brightness, make_clip, make_model, make_vae
+from .tiny_inputs import HELD_OUT, TRAINING, calibration_inputs
+from .tiny_patchers import Brightness
 
 pytestmark = [pytest.mark.oldest, pytest.mark.usefixtures("output")]
-
-TRAINING = ("a red circle", "two green stars", "a pink ring")
-HELD_OUT = ("a black cross", "a large red triangle")
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A small run: 6 images for each of 16 candidates in 2 generations."""
     with torch.inference_mode():
-        return {
-            "model": make_model(),
-            "clip": make_clip(Path(tmp_path_factory.mktemp("clip"))),
-            "vae": make_vae(),
-            "prompts": TRAINING,
-            "held_out": HELD_OUT,
-            "reward": Brightness(),
-            "negative": "",
-            "sampler": "euler_ancestral",
-            "scheduler": "simple",
-            "steps": 2,
-            "cfg": 1.0,
-            "guidance": 3.5,
-            "width": 16,
-            "height": 16,
-            "granularity": "layer",
-            "profile": "default",
-            "generations": 2,
-            "seed": 1,
-            "run_name": "trial",
-            "bucket_size": 2,
-            "validate_every": 1,
-        }
+        given = calibration_inputs(Path(tmp_path_factory.mktemp("clip")))
+        return {**given, "sampler": "euler_ancestral"}
 
 
 def calibrate(inputs: dict[str, Any], **changes: Any) -> io.NodeOutput:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import folder_paths
 import pytest
 import torch
 from torch import Tensor
@@ -16,9 +15,9 @@ from comfyui_calibri.calibri.journal import Journal
 from comfyui_calibri.calibri.presets import load_preset
 from comfyui_calibri.nodes.calibrate import CalibriCalibrate
 
-from .test_nodes_calibrate import HELD_OUT, TRAINING
 from .tiny_fixtures import inference as inference
-from .tiny_patchers import Brightness, make_clip, make_model, make_vae
+from .tiny_inputs import HELD_OUT, calibration_inputs
+from .tiny_patchers import Brightness
 
 pytestmark = pytest.mark.oldest
 
@@ -43,33 +42,13 @@ class Constant(Brightness):
 
 
 @pytest.fixture
-def inputs(
-    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> dict[str, Any]:
+def inputs(tmp_path_factory: pytest.TempPathFactory, output: Path) -> dict[str, Any]:
     """A small run, in output and user folders of its own."""
-    for folder in ("output_directory", "user_directory"):
-        monkeypatch.setattr(folder_paths, folder, str(tmp_path))
     return {
-        "model": make_model(),
-        "clip": make_clip(Path(tmp_path_factory.mktemp("clip"))),
-        "vae": make_vae(),
-        "prompts": TRAINING,
+        **calibration_inputs(Path(tmp_path_factory.mktemp("clip"))),
         "held_out": (*HELD_OUT, "two blue squares", "a cross"),
-        "reward": Brightness(),
-        "negative": "",
-        "sampler": "euler",
-        "scheduler": "simple",
-        "steps": 2,
-        "cfg": 1.0,
-        "guidance": 3.5,
-        "width": 16,
-        "height": 16,
         "granularity": "block",
-        "profile": "default",
         "generations": 3,
-        "seed": 1,
-        "run_name": "trial",
-        "bucket_size": 2,
         "validate_every": 3,
     }
 

@@ -23,10 +23,11 @@ from comfyui_calibri.nodes.calibrate import CalibriCalibrate
 from comfyui_calibri.nodes.patching import backbone_of
 from comfyui_calibri.nodes.sampling import ComfyEvaluator, SamplerSettings
 
-from .test_nodes_calibrate import HELD_OUT, TRAINING, Stops
+from .test_nodes_calibrate import Stops
 from .test_nodes_ensemble import make_preset
 from .tiny_fixtures import inference  # noqa: F401
-from .tiny_patchers import Brightness, make_clip, make_model, make_vae, sample
+from .tiny_inputs import calibration_inputs
+from .tiny_patchers import Brightness, make_model, sample
 
 pytestmark = [pytest.mark.oldest, pytest.mark.usefixtures("output")]
 
@@ -41,29 +42,7 @@ GUIDED = {"guided_members": True, "cfg": 4.0, "negative": NEGATIVE}
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A small run: 2 images for each of 16 candidates in 2 generations."""
     with torch.inference_mode():
-        return {
-            "model": make_model("sd3"),
-            "clip": make_clip(Path(tmp_path_factory.mktemp("clip"))),
-            "vae": make_vae(),
-            "prompts": TRAINING,
-            "held_out": HELD_OUT,
-            "reward": Brightness(),
-            "negative": "",
-            "sampler": "euler",
-            "scheduler": "simple",
-            "steps": 2,
-            "cfg": 1.0,
-            "guidance": 3.5,
-            "width": 16,
-            "height": 16,
-            "granularity": "layer",
-            "profile": "default",
-            "generations": 2,
-            "seed": 1,
-            "run_name": "trial",
-            "bucket_size": 2,
-            "validate_every": 1,
-        }
+        return calibration_inputs(Path(tmp_path_factory.mktemp("clip")), "sd3")
 
 
 def calibrate(inputs: dict[str, Any], **changes: Any) -> io.NodeOutput:

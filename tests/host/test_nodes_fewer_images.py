@@ -17,10 +17,9 @@ from comfyui_calibri.nodes.background.node import CalibriCalibrateBackground
 from comfyui_calibri.nodes.calibrate import CalibriCalibrate
 from comfyui_calibri.nodes.patching import backbone_of
 
-from .test_nodes_calibrate import HELD_OUT, TRAINING
 from .test_nodes_ensemble import make_preset
 from .tiny_fixtures import inference  # noqa: F401
-from .tiny_patchers import Brightness, make_clip, make_model, make_vae
+from .tiny_inputs import calibration_inputs
 
 pytestmark = [pytest.mark.oldest, pytest.mark.usefixtures("output")]
 
@@ -30,25 +29,10 @@ def inputs(tmp_path: Path) -> dict[str, Any]:
     """Three generations, whose first two are the pilot."""
     with torch.inference_mode():
         return {
-            "model": make_model("sd3"),
-            "clip": make_clip(tmp_path),
-            "vae": make_vae(),
-            "prompts": TRAINING,
-            "held_out": HELD_OUT,
-            "reward": Brightness(),
-            "negative": "",
-            "sampler": "euler",
-            "scheduler": "simple",
+            **calibration_inputs(tmp_path, "sd3"),
             "steps": 1,
-            "cfg": 1.0,
-            "guidance": 3.5,
-            "width": 16,
-            "height": 16,
             "granularity": "gate",
-            "profile": "default",
             "generations": 3,
-            "seed": 1,
-            "run_name": "trial",
             "bucket_size": 0,
             "validate_every": 5,
             "stop_early": True,

@@ -17,7 +17,8 @@ from comfyui_calibri.nodes.decoding import COMPARED
 from comfyui_calibri.nodes.scoring import CalibriScoreImages
 
 from .tiny_fixtures import inference  # noqa: F401
-from .tiny_patchers import Brightness, make_clip, make_model, make_vae
+from .tiny_inputs import calibration_inputs
+from .tiny_patchers import Brightness, make_vae
 
 pytestmark = [pytest.mark.oldest, pytest.mark.usefixtures("output")]
 
@@ -45,27 +46,12 @@ class CountingVAE:
 def inputs(tmp_path: Path) -> dict[str, Any]:
     """One generation of 2 prompts; 2 more are held out."""
     return {
-        "model": make_model(),
-        "clip": make_clip(tmp_path),
+        **calibration_inputs(tmp_path),
         "vae": CountingVAE(),
         "prompts": ("a red circle", "two green stars"),
-        "held_out": ("a black cross", "a large red triangle"),
-        "reward": Brightness(),
-        "negative": "",
-        "sampler": "euler",
-        "scheduler": "simple",
         "steps": 1,
-        "cfg": 1.0,
-        "guidance": 3.5,
-        "width": 16,
-        "height": 16,
         "granularity": "block",
-        "profile": "default",
         "generations": 1,
-        "seed": 1,
-        "run_name": "trial",
-        "bucket_size": 2,
-        "validate_every": 1,
     }
 
 

@@ -81,7 +81,6 @@ def test_equal_values_have_an_interval_of_no_width():
     same = np.full(8, 0.25)
     assert mean_interval(same) == chosen_interval(same, np.stack([same, same]), 0)
     assert (mean_interval(same).low, mean_interval(same).high) == (0.25, 0.25)
-    assert not mean_interval(np.zeros(8)).excludes_zero
 
 
 def test_pairing_takes_out_what_prompts_have_in_common():
