@@ -118,6 +118,11 @@ def _others(reward: Reward, connected: Sequence[Reward | None]) -> dict[str, Rew
     for number, other in enumerate(connected, 1):
         if other is None:
             continue
+        if other.name == DIVERSITY:
+            raise ValueError(
+                f"other_reward_{number} is named {DIVERSITY}, as the judge that every run has; "
+                "give the reward another name where it is declared."
+            )
         if other.name in {reward.name, *others}:
             raise ValueError(
                 f"other_reward_{number} is {other.name}, which is connected already; connect a "

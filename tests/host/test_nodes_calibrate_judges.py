@@ -112,3 +112,13 @@ def test_a_reward_connected_twice_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=f"{named}.*connected already; connect"):
         CalibriCalibrate.execute(**inputs, **others)
+
+
+def test_a_reward_named_as_the_judge_that_every_run_has_is_refused(inputs: dict[str, Any]) -> None:
+    class Diversity(Darkness):
+        name = "diversity"
+
+    with pytest.raises(ValueError, match="other_reward_3 is named diversity"):
+        CalibriCalibrate.execute(**inputs, other_reward_3=Diversity())
+    with pytest.raises(ValueError, match="which is connected already"):
+        CalibriCalibrate.execute(**inputs, other_reward_1=Darkness(), other_reward_3=Darkness())
