@@ -120,5 +120,3 @@ def test_a_reward_named_as_the_judge_that_every_run_has_is_refused(inputs: dict[
 
     with pytest.raises(ValueError, match="other_reward_3 is named diversity"):
         CalibriCalibrate.execute(**inputs, other_reward_3=Diversity())
-    with pytest.raises(ValueError, match="which is connected already"):
-        CalibriCalibrate.execute(**inputs, other_reward_1=Darkness(), other_reward_3=Darkness())
