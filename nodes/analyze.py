@@ -38,6 +38,9 @@ class CalibriAnalyzeBlocks(io.ComfyNode):
             node_id="CalibriAnalyzeBlocks",
             display_name="Analyze Blocks",
             category="Calibri",
+            **sockets.search_aliases(
+                "block sensitivity", "ablation", "skip layers", "block importance"
+            ),
             description="Scales one block after another, 0 leaves it out, and measures what that "
             "does to a reward on the same noise. Cancel keeps what was done: the same settings go "
             "on where they stopped. Results are in output/calibri.",

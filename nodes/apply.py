@@ -25,6 +25,9 @@ class CalibriApply(io.ComfyNode):
             node_id="CalibriApply",
             display_name="Apply Calibri",
             category="Calibri",
+            **sockets.search_aliases(
+                "apply preset", "scale blocks", "block weights", "layer scale"
+            ),
             description="Scales the residual branches of a diffusion transformer by a preset. "
             "Nothing is written into the weights; several presets in a row multiply.",
             inputs=[

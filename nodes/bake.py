@@ -24,7 +24,8 @@ class CalibriSaveWeightPatch(io.ComfyNode):
         return io.Schema(
             node_id="CalibriSaveWeightPatch",
             display_name="Save as Weight Patch",
-            category="Calibri",
+            category="Calibri/presets",
+            **sockets.search_aliases("export lora", "bake", "merge into model", "DoRA"),
             description="Writes a preset as an ordinary LoRA file for this model, to models/loras. "
             "The stock Load LoRA applies it, without this pack; it fits this base model only.",
             inputs=[

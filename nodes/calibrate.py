@@ -30,6 +30,13 @@ class CalibriCalibrate(io.ComfyNode):
             node_id="CalibriCalibrate",
             display_name="Calibrate",
             category="Calibri",
+            **sockets.search_aliases(
+                "optimize model",
+                "search coefficients",
+                "CMA-ES",
+                "evolution strategy",
+                "tune model",
+            ),
             description="Searches the coefficients of a diffusion transformer's residual branches "
             "that raise a reward, and measures the gain on held-out prompts. Cancel keeps what was "
             "done: the same settings go on where they stopped. A run's results are in "

@@ -41,6 +41,9 @@ class CalibriCombineRewards(io.ComfyNode):
             node_id="CalibriCombineRewards",
             display_name="Combine Rewards",
             category="Calibri/rewards",
+            **sockets.search_aliases(
+                "sum rewards", "weighted reward", "several rewards", "multi objective"
+            ),
             description="A weighted sum of rewards. Their scales differ by orders of magnitude, so "
             "each counts in its own spread on images of the plain model: 0 is an average image.",
             inputs=[*_plain_images(), *parts],
@@ -78,6 +81,7 @@ class CalibriRewardFloor(io.ComfyNode):
             node_id="CalibriRewardFloor",
             display_name="Reward Floor",
             category="Calibri/rewards",
+            **sockets.search_aliases("constraint", "guard reward", "minimum reward", "penalty"),
             description="Raises one reward while another must not fall below the plain model's: "
             "images on which the guard scores less than there pay a penalty.",
             inputs=[

@@ -37,6 +37,9 @@ class CalibriCompositionalReward(io.ComfyNode):
             node_id="CalibriCompositionalReward",
             display_name="Compositional Reward",
             category="Calibri/rewards",
+            **sockets.search_aliases(
+                "count objects", "GenEval", "attribute binding", "spatial relations"
+            ),
             description="Scores whether a picture has the things, counts, colours and places of "
             "its prompt, as a CLIP sees them: 1 is all, 0 nothing. For what a detector sees, use "
             "Score Detections.",
@@ -102,6 +105,9 @@ class CalibriScoreDetections(io.ComfyNode):
             node_id="CalibriScoreDetections",
             display_name="Score Detections",
             category="Calibri/rewards",
+            **sockets.search_aliases(
+                "count objects", "GenEval", "bounding boxes", "detector score"
+            ),
             description="Scores boxes that a detector found against a prompt's things, counts, "
             "colours and places, 0 to 1. Between a Reward Input and a Reward from Workflow it "
             "makes a reward of any detector.",

@@ -7,6 +7,7 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io
 
+from . import sockets
 from .folders import text_encoder_files
 
 
@@ -19,6 +20,7 @@ class CalibriLoadDemoTextEncoder(io.ComfyNode):
             node_id="CalibriLoadDemoTextEncoder",
             display_name="Load Demo Text Encoder",
             category="Calibri/demo",
+            **sockets.search_aliases("demo clip", "load clip"),
             description="The small word-level text encoder of Calibri's demo model, as a CLIP for "
             "the stock CLIP Text Encode node. It knows the demo's words only.",
             inputs=[

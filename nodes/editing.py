@@ -31,6 +31,9 @@ class CalibriEdit(io.ComfyNode):
             node_id="CalibriEdit",
             display_name="Edit Calibri",
             category="Calibri/presets",
+            **sockets.search_aliases(
+                "block weights", "set coefficients", "scale layers", "edit preset"
+            ),
             description="Sets coefficients by hand, of a preset or of the plain model, and shows "
             "them as text. What was measured for the preset is left out of the edited one.",
             inputs=[
@@ -121,6 +124,7 @@ class CalibriBlendPresets(io.ComfyNode):
             node_id="CalibriBlendPresets",
             display_name="Blend Calibri Presets",
             category="Calibri/presets",
+            **sockets.search_aliases("merge presets", "average presets", "mix presets"),
             description="The weighted mean of presets for one model, coefficient by coefficient: "
             "a blend of two, or the average of several.",
             inputs=parts,
@@ -150,6 +154,7 @@ class CalibriConvertPreset(io.ComfyNode):
             node_id="CalibriConvertPreset",
             display_name="Convert Calibri Preset",
             category="Calibri/presets",
+            **sockets.search_aliases("change granularity", "block layer gate"),
             description="Brings a preset to another granularity. A finer one draws the same "
             "pictures; a coarser one takes means, and the node says how far off they are.",
             inputs=[

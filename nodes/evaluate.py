@@ -27,6 +27,9 @@ class CalibriEvaluate(io.ComfyNode):
             node_id="CalibriEvaluate",
             display_name="Evaluate Calibration",
             category="Calibri",
+            **sockets.search_aliases(
+                "compare models", "benchmark", "before after", "steps sweep", "xy plot"
+            ),
             description="Draws the same prompts from the same noise with the plain model and with "
             "up to three presets, over numbers of steps and more, and compares rewards, diversity "
             "and time. The report is in output/calibri. Cancel keeps what was drawn.",

@@ -41,6 +41,7 @@ class CalibriLoadExternalReward(io.ComfyNode):
             node_id="CalibriLoadExternalReward",
             display_name="Load External Reward",
             category="Calibri/rewards",
+            **sockets.search_aliases("HPSv3", "Q-Align", "scorer", "worker", "reward server"),
             description="A scorer outside ComfyUI's Python: in a process with packages of its own, "
             "or on another machine. It is declared by name in calibri/rewards.yaml of ComfyUI's "
             "user folder, on the server; a workflow can only name it. See the node's help.",

@@ -33,7 +33,8 @@ class CalibriImportCheckpoint(io.ComfyNode):
         return io.Schema(
             node_id="CalibriImportCheckpoint",
             display_name="Import Calibri Checkpoint",
-            category="Calibri",
+            category="Calibri/presets",
+            **sockets.search_aliases("official checkpoint", "load json", "cmaes_step"),
             description="Reads a checkpoint of Calibri's official code (cmaes_step_NNNN.json) as a "
             "preset for this model.",
             inputs=[
@@ -141,7 +142,8 @@ class CalibriExportCheckpoint(io.ComfyNode):
         return io.Schema(
             node_id="CalibriExportCheckpoint",
             display_name="Export Calibri Checkpoint",
-            category="Calibri",
+            category="Calibri/presets",
+            **sockets.search_aliases("official checkpoint", "save json", "cmaes_step"),
             description="Writes a preset for FLUX.1, SD3 or Qwen-Image as a checkpoint of "
             "Calibri's official code, into the output folder.",
             inputs=[

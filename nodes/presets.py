@@ -22,6 +22,7 @@ class CalibriLoadPreset(io.ComfyNode):
             node_id="CalibriLoadPreset",
             display_name="Load Calibri Preset",
             category="Calibri",
+            **sockets.search_aliases("load coefficients", "open preset", "calibration file"),
             description="Loads a preset from models/calibri.",
             inputs=[
                 io.Combo.Input(
@@ -69,7 +70,8 @@ class CalibriSavePreset(io.ComfyNode):
         return io.Schema(
             node_id="CalibriSavePreset",
             display_name="Save Calibri Preset",
-            category="Calibri",
+            category="Calibri/presets",
+            **sockets.search_aliases("save coefficients", "write preset", "calibration file"),
             description="Saves a preset to models/calibri under the next free number.",
             inputs=[
                 sockets.Preset.Input(

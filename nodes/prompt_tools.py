@@ -30,6 +30,7 @@ class CalibriLoadPrompts(io.ComfyNode):
             node_id="CalibriLoadPrompts",
             display_name="Load Prompts",
             category="Calibri/prompts",
+            **sockets.search_aliases("prompt file", "csv", "json", "prompt list", "dataset"),
             description="Prompts from a .txt, .csv or .json file in ComfyUI's input folder, all of "
             "them or a sample. Repeated prompts are left out.",
             inputs=[
@@ -99,6 +100,7 @@ class CalibriSplitPrompts(io.ComfyNode):
             node_id="CalibriSplitPrompts",
             display_name="Split Prompts",
             category="Calibri/prompts",
+            **sockets.search_aliases("train test split", "held out", "validation set"),
             description="Splits prompts into those to search on, those to validate on and those to "
             "test with at the very end. Prompts that differ in case or spaces alone stay together.",
             inputs=[
@@ -137,6 +139,7 @@ class CalibriPromptTemplate(io.ComfyNode):
             node_id="CalibriPromptTemplate",
             display_name="Prompt Template",
             category="Calibri/prompts",
+            **sockets.search_aliases("wildcards", "dynamic prompts", "random prompt"),
             description="Makes prompts of templates: {a|b} stands for one of its parts, __name__ "
             "for one word of a list.",
             inputs=[

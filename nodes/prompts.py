@@ -18,7 +18,8 @@ class CalibriPromptSet(io.ComfyNode):
         return io.Schema(
             node_id="CalibriPromptSet",
             display_name="Prompt Set",
-            category="Calibri",
+            category="Calibri/prompts",
+            **sockets.search_aliases("prompt list", "text prompts", "dataset", "batch prompts"),
             description="Prompts for a calibration, one a line; lines that begin with # and "
             "repeated prompts are left out.",
             inputs=[

@@ -30,6 +30,7 @@ class CalibriDemoReward(io.ComfyNode):
             node_id="CalibriDemoReward",
             display_name="Demo Reward",
             category="Calibri/demo",
+            **sockets.search_aliases("demo scorer", "checker"),
             description="Scores how well a 64 × 64 picture shows its prompt, by the small learned "
             "reward of Calibri's demo model. It reads prompts in the demo's words only.",
             inputs=[
@@ -81,6 +82,15 @@ class CalibriLoadReward(io.ComfyNode):
             node_id="CalibriLoadReward",
             display_name="Load Reward",
             category="Calibri/rewards",
+            **sockets.search_aliases(
+                "ImageReward",
+                "PickScore",
+                "HPSv2",
+                "CLIPScore",
+                "aesthetic",
+                "reward model",
+                "scorer",
+            ),
             description="A published model that scores images: for Calibrate, Score Images and "
             "Pick Best. Its files belong into models/reward; nothing is downloaded. It loads when "
             "it scores its first image.",

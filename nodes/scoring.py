@@ -27,6 +27,9 @@ class CalibriScoreImages(io.ComfyNode):
             node_id="CalibriScoreImages",
             display_name="Score Images",
             category="Calibri/rewards",
+            **sockets.search_aliases(
+                "rate images", "image quality", "aesthetic score", "evaluate images"
+            ),
             description="Scores images with a reward and shows the scores. Higher is better.",
             inputs=[io.Image.Input("images", tooltip="The images to score."), *prompted_inputs()],
             outputs=[
@@ -61,6 +64,7 @@ class CalibriPickBest(io.ComfyNode):
             node_id="CalibriPickBest",
             display_name="Pick Best",
             category="Calibri/rewards",
+            **sockets.search_aliases("best of n", "choose images", "filter images", "rank images"),
             description="Keeps the images of a batch that a reward scores highest, best first.",
             inputs=[
                 io.Image.Input("images", tooltip="A batch to choose from."),

@@ -1,7 +1,8 @@
-"""The kinds of links that are Calibri's own, and inputs that several nodes have."""
+"""The kinds of links that are Calibri's own, and what the schemas of several nodes have."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from comfy_api.latest import io
@@ -24,3 +25,12 @@ def filename_prefix(default: str) -> Any:
         default=default,
         tooltip="The file's name before its number; 'folder/name' makes a folder.",
     )
+
+
+def search_aliases(*words: str) -> dict[str, Any]:
+    """A schema's `search_aliases`: what else people look for a node by, beside its name.
+
+    Empty where this ComfyUI's schemas have no such field, as those of 0.3.64.
+    """
+    known = {field.name for field in dataclasses.fields(io.Schema)}
+    return {"search_aliases": list(words)} if "search_aliases" in known else {}

@@ -33,6 +33,7 @@ class CalibriRewardInput(io.ComfyNode):
             node_id=ENTRANCE,
             display_name="Reward Input",
             category="Calibri/rewards",
+            **sockets.search_aliases("custom reward", "scorer input"),
             description="Stands for the image to score and its prompt, at the beginning of the "
             "nodes that end in a Reward from Workflow. The nodes run once for each image.",
             inputs=[
@@ -81,6 +82,7 @@ class CalibriWorkflowReward(io.ComfyNode):
             node_id="CalibriWorkflowReward",
             display_name="Reward from Workflow",
             category="Calibri/rewards",
+            **sockets.search_aliases("custom reward", "scorer output", "own metric"),
             description="Makes a reward of your own nodes: those between a Reward Input and the "
             "score. They run when a reward is asked for, not before; larger scores are better.",
             inputs=[

@@ -30,6 +30,9 @@ class CalibriCalibrateBackground(io.ComfyNode):
             node_id="CalibriCalibrateBackground",
             display_name="Calibrate (background)",
             category="Calibri",
+            **sockets.search_aliases(
+                "optimize while idle", "overnight", "search coefficients", "queue when idle"
+            ),
             description="Calibrate that runs while ComfyUI is idle and makes room for your own "
             "prompts. Returns at once with the best preset so far; queue it again for a better "
             "one. The tab Calibri runs shows it, pauses it and goes on with it after a restart.",

@@ -22,7 +22,7 @@ class CalibriSlice(io.ComfyNode):
         return io.Schema(
             node_id="CalibriSlice",
             display_name="Calibration slice (internal)",
-            category="Calibri",
+            category="Calibri/internal",
             description="A piece of a calibration in the background, queued by Calibri itself "
             "while ComfyUI is idle. In a workflow it does nothing.",
             inputs=[
