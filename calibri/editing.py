@@ -95,6 +95,7 @@ def edit_preset(preset: Preset, rules: Sequence[Rule]) -> Preset:
         rewards=(),
         diversity=None,
         prompts=None,
+        thumbnail=b"",
     )
 
 
@@ -160,6 +161,7 @@ def blend_presets(presets: Sequence[Preset], weights: Sequence[float]) -> Preset
         rewards=(),
         diversity=None,
         prompts=None,
+        thumbnail=b"",
     )
 
 
@@ -192,6 +194,7 @@ def convert_preset(preset: Preset, backbone: Backbone, granularity: str) -> Conv
             rewards=(),
             diversity=None,
             prompts=None,
+            thumbnail=b"",
         )
     branch = "" if exact else backbone.taps[worst].name
     return Conversion(converted, float(differences[worst]), branch)

@@ -113,6 +113,7 @@ class Preset:
     # How far two images of one prompt lie apart (`diversity.py`), as if it were a reward.
     diversity: RewardChange | None = None
     prompts: HeldOut | None = None  # what `rewards` were measured on
+    thumbnail: bytes = b""  # a JPEG, plain above calibrated; beside this JSON in the file
 
     @property
     def is_ensemble(self) -> bool:
@@ -122,14 +123,17 @@ class Preset:
 
 # A file without these fields is whole: they came later, and are written where they say something.
 _OPTIONAL = {"guidance", "origin", "diversity", "prompts"}
-_REQUIRED = {"schema", "coefficients", *Preset.__dataclass_fields__} - {"members", *_OPTIONAL}
+_BESIDE = {"members", "thumbnail"}  # not in the JSON
+_REQUIRED = {"schema", "coefficients", *Preset.__dataclass_fields__} - _BESIDE - _OPTIONAL
 
 
 def preset_to_json(preset: Preset) -> str:
-    """Everything but the coefficients' and weights' values; the names keep their order."""
-    header = asdict(preset)
-    del header["members"]
-    header = {key: value for key, value in header.items() if key not in _OPTIONAL or value}
+    """All but the coefficients' and weights' values and the picture; names keep their order."""
+    header = {
+        key: value
+        for key, value in asdict(preset).items()
+        if key not in _BESIDE and (key not in _OPTIONAL or value)
+    }
     header["coefficients"] = list(preset.members[0].coefficients) if preset.members else []
     return json.dumps({"schema": SCHEMA_VERSION, **header})
 

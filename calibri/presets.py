@@ -1,7 +1,8 @@
 """Presets: calibrated coefficients in a small `.safetensors` file that is safe to open.
 
 The file holds the tensors `coefficients` [M, N] and `weights` [M], float32, and in its metadata the
-JSON of `preset_metadata.py`. M is the number of members of an ensemble, mostly 1.
+JSON of `preset_metadata.py`, and a small picture. M is the number of members of an ensemble,
+mostly 1.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,8 @@ from .preset_metadata import (
     preset_from_json,
     preset_to_json,
 )
+from .thumbnail import KEY as THUMBNAIL_KEY
+from .thumbnail import thumbnail_from_text, thumbnail_to_text
 
 __all__ = [
     "Guidance",
@@ -72,7 +76,10 @@ def save_preset(path: str | os.PathLike[str], preset: Preset, overwrite: bool = 
             f"The preset for {path} is not valid: {error}; mend it before saving."
         ) from error
     tensors = {"coefficients": values, "weights": weights}
-    data = safetensors.numpy.save(tensors, metadata={METADATA_KEY: text})
+    metadata = {METADATA_KEY: text}
+    if preset.thumbnail:
+        metadata[THUMBNAIL_KEY] = thumbnail_to_text(preset.thumbnail)
+    data = safetensors.numpy.save(tensors, metadata=metadata)
     if path.exists() and not overwrite:
         raise FileExistsError(
             f"The preset {path} exists already: choose another name or allow overwriting."
@@ -83,11 +90,13 @@ def save_preset(path: str | os.PathLike[str], preset: Preset, overwrite: bool = 
 def load_preset(path: str | os.PathLike[str]) -> Preset:
     """Read a preset file of any origin. Raises PresetError for anything that should not be so."""
     path = Path(path)
-    text, tensors = _read_file(path)
+    metadata, tensors = _read_file(path)
     try:
         if set(tensors) != {"coefficients", "weights"}:
             raise MetadataError("it must hold two tensors, coefficients and weights")
-        return preset_from_json(text, tensors["coefficients"], tensors["weights"])
+        values, weights = tensors["coefficients"], tensors["weights"]
+        preset = preset_from_json(metadata[METADATA_KEY], values, weights)
+        return replace(preset, thumbnail=thumbnail_from_text(metadata.get(THUMBNAIL_KEY, "")))
     except MetadataError as error:
         raise PresetError(
             f"The preset {path} cannot be used: {error}; update Calibri or choose another preset."
@@ -185,8 +194,8 @@ def describe_backbone(family: str, blocks: Mapping[str, int]) -> str:
     return f"{family} with " + " and ".join(f"{blocks[kind]} {kind}" for kind in sorted(blocks))
 
 
-def _read_file(path: Path) -> tuple[str, dict[str, NDArray[Any]]]:
-    """The JSON and the tensors of a file that claims to be a preset."""
+def _read_file(path: Path) -> tuple[dict[str, str], dict[str, NDArray[Any]]]:
+    """The metadata and the tensors of a file that claims to be a preset."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise PresetError(
@@ -210,4 +219,4 @@ def _read_file(path: Path) -> tuple[str, dict[str, NDArray[Any]]]:
             f"The file {path} is no Calibri preset, it lacks the metadata of one: "
             "choose a file made by Calibri."
         )
-    return metadata[METADATA_KEY], tensors
+    return metadata, tensors
