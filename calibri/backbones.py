@@ -59,11 +59,16 @@ def read_backbone(model: nn.Module) -> Backbone:
     Raises UnknownBackboneError where the model fits no entry of `FAMILIES` completely, and
     ValueError for an entry whose taps of one module contradict each other.
     """
+    return read_family(model)[1]
+
+
+def read_family(model: nn.Module) -> tuple[Family, Backbone]:
+    """`read_backbone`, and the entry that fits."""
     for family in FAMILIES:
         backbone = _read_family(model, family)
         if backbone is not None:
             _check_modules(backbone)
-            return backbone
+            return family, backbone
     found = ", ".join(_describe_containers(model)) or "no list of blocks"
     raise UnknownBackboneError(
         f"The model's class {type(model).__name__} with {found} fits none of the families that "
@@ -76,14 +81,14 @@ def _read_family(model: nn.Module, family: Family) -> Backbone | None:
     names = {base.__name__ for base in type(model).__mro__}
     if names.isdisjoint(family.classes):
         return None
-    if any(_find(model, path) is None for path in family.needs):
+    if any(find_module(model, path) is None for path in family.needs):
         return None
-    if any(_find(model, path) is not None for path in family.lacks):
+    if any(find_module(model, path) is not None for path in family.lacks):
         return None
     blocks: dict[str, int] = {}
     taps: list[Tap] = []
     for kind in family.kinds:
-        container = _find(model, kind.container)
+        container = find_module(model, kind.container)
         children = [] if container is None else list(container.named_children())
         if not children:
             if kind.optional:
@@ -109,7 +114,7 @@ def _read_block(
     for branch in kind.branches:
         if branch.stream in unread:
             continue
-        module = _find(block, branch.module)
+        module = find_module(block, branch.module)
         below = f"{path}.{branch.module}"
         if isinstance(branch, Output):
             if module is None:
@@ -130,7 +135,7 @@ def _read_block(
                 )
             )
             continue
-        gates = None if module is None else _gates(branch, module, block)
+        gates = None if module is None else read_gates(branch, module, block)
         if gates is None:
             return None
         chunks, repeats, layout = gates
@@ -152,7 +157,7 @@ def _read_block(
     return taps
 
 
-def _gates(
+def read_gates(
     modulation: Modulation, linear: nn.Module, block: nn.Module
 ) -> tuple[int, int, tuple[tuple[int, str], ...]] | None:
     """How many chunks an adaLN linear's output has, how often they come and which are gates; None
@@ -161,7 +166,7 @@ def _gates(
     # Read from the numbers a linear declares: a quantised weight has another shape.
     width = getattr(linear, "in_features", None)
     if modulation.width_of:
-        width = getattr(_find(block, modulation.width_of), "out_features", None)
+        width = getattr(find_module(block, modulation.width_of), "out_features", None)
     out = getattr(linear, "out_features", None)
     if not isinstance(width, int) or not isinstance(out, int) or width == 0 or out % width:
         return None
@@ -194,7 +199,7 @@ def _check_modules(backbone: Backbone) -> None:
             )
 
 
-def _find(module: nn.Module, path: str) -> nn.Module | None:
+def find_module(module: nn.Module, path: str) -> nn.Module | None:
     try:
         return module.get_submodule(path)
     except AttributeError:

@@ -6,7 +6,7 @@ that came in plus the MLP's output. The attention's gate scales it as everywhere
 
 from __future__ import annotations
 
-from .entry import GATES_OF_SIX, BlockKind, Family, Modulation
+from .entry import GATES_OF_SIX, NORMS_OF_SIX, BlockKind, Family, Modulation
 
 AURAFLOW = Family(
     name="auraflow",
@@ -17,14 +17,34 @@ AURAFLOW = Family(
             name="double",
             container="double_layers",
             branches=(
-                Modulation("modX.1", "image", {6: GATES_OF_SIX}, width_of="attn.w2o"),
-                Modulation("modC.1", "text", {6: GATES_OF_SIX}, width_of="attn.w1o"),
+                Modulation(
+                    "modX.1",
+                    "image",
+                    {6: GATES_OF_SIX},
+                    width_of="attn.w2o",
+                    norms={6: NORMS_OF_SIX},
+                ),
+                Modulation(
+                    "modC.1",
+                    "text",
+                    {6: GATES_OF_SIX},
+                    width_of="attn.w1o",
+                    norms={6: NORMS_OF_SIX},
+                ),
             ),
         ),
         BlockKind(
             name="single",
             container="single_layers",
-            branches=(Modulation("modCX.1", "joint", {6: GATES_OF_SIX}, width_of="attn.w1o"),),
+            branches=(
+                Modulation(
+                    "modCX.1",
+                    "joint",
+                    {6: GATES_OF_SIX},
+                    width_of="attn.w1o",
+                    norms={6: NORMS_OF_SIX},
+                ),
+            ),
         ),
     ),
 )

@@ -6,7 +6,15 @@ its own.
 
 from __future__ import annotations
 
-from .entry import GATES_OF_NINE, GATES_OF_SIX, BlockKind, Family, Modulation
+from .entry import (
+    GATES_OF_NINE,
+    GATES_OF_SIX,
+    NORMS_OF_NINE,
+    NORMS_OF_SIX,
+    BlockKind,
+    Family,
+    Modulation,
+)
 
 FLUX_IN_DIFFUSERS = Family(
     name="flux",
@@ -17,14 +25,23 @@ FLUX_IN_DIFFUSERS = Family(
             name="double",
             container="transformer_blocks",
             branches=(
-                Modulation("norm1.linear", "image", {6: GATES_OF_SIX}),
-                Modulation("norm1_context.linear", "text", {6: GATES_OF_SIX}),
+                Modulation("norm1.linear", "image", {6: GATES_OF_SIX}, norms={6: NORMS_OF_SIX}),
+                Modulation(
+                    "norm1_context.linear", "text", {6: GATES_OF_SIX}, norms={6: NORMS_OF_SIX}
+                ),
             ),
         ),
         BlockKind(
             name="single",
             container="single_transformer_blocks",
-            branches=(Modulation("norm.linear", "joint", {3: ((2, "fused"),)}),),
+            branches=(
+                Modulation(
+                    "norm.linear",
+                    "joint",
+                    {3: ((2, "fused"),)},
+                    norms={3: ((0, "fused", "shift"), (1, "fused", "scale"))},
+                ),
+            ),
         ),
     ),
 )
@@ -38,9 +55,22 @@ SD3_IN_DIFFUSERS = Family(
             name="joint",
             container="transformer_blocks",
             branches=(
-                Modulation("norm1.linear", "image", {6: GATES_OF_SIX, 9: GATES_OF_NINE}),
+                Modulation(
+                    "norm1.linear",
+                    "image",
+                    {6: GATES_OF_SIX, 9: GATES_OF_NINE},
+                    norms={6: NORMS_OF_SIX, 9: NORMS_OF_NINE},
+                ),
                 # Two chunks, scale and shift: the last text block is pre-only.
-                Modulation("norm1_context.linear", "text", {6: GATES_OF_SIX, 2: ()}),
+                Modulation(
+                    "norm1_context.linear",
+                    "text",
+                    {6: GATES_OF_SIX, 2: ()},
+                    norms={
+                        6: NORMS_OF_SIX,
+                        2: ((0, "attention", "scale"), (1, "attention", "shift")),
+                    },
+                ),
             ),
         ),
     ),

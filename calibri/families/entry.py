@@ -7,7 +7,7 @@ one.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 # How the samples of a call lie along the batch axis of a tapped tensor that has more rows than
 # there are samples.
@@ -39,6 +39,9 @@ class Modulation:
     # The block takes the tanh of each gate. The linear lies directly in the block, its output is
     # [B, channels].
     tanh: bool = False
+    # Number of chunks -> (chunk, branch, "shift" or "scale") of each chunk that modulates a
+    # branch's norm: x · (1 + scale) + shift. Empty where nobody has looked.
+    norms: Mapping[int, tuple[tuple[int, str, str], ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -87,3 +90,6 @@ class Family:
 
 GATES_OF_SIX = ((2, "attention"), (5, "mlp"))  # shift, scale, gate, shift, scale, gate
 GATES_OF_NINE = (*GATES_OF_SIX, (8, "attention2"))  # and shift, scale, gate
+NORMS_OF_TWO = ((0, "attention", "shift"), (1, "attention", "scale"))
+NORMS_OF_SIX = (*NORMS_OF_TWO, (3, "mlp", "shift"), (4, "mlp", "scale"))
+NORMS_OF_NINE = (*NORMS_OF_SIX, (6, "attention2", "shift"), (7, "attention2", "scale"))

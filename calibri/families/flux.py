@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .entry import GATES_OF_SIX, BlockKind, Family, Modulation
+from .entry import GATES_OF_SIX, NORMS_OF_SIX, BlockKind, Family, Modulation
 
 FLUX = Family(
     name="flux",
@@ -14,14 +14,21 @@ FLUX = Family(
             name="double",
             container="double_blocks",
             branches=(
-                Modulation("img_mod.lin", "image", {6: GATES_OF_SIX}),
-                Modulation("txt_mod.lin", "text", {6: GATES_OF_SIX}),
+                Modulation("img_mod.lin", "image", {6: GATES_OF_SIX}, norms={6: NORMS_OF_SIX}),
+                Modulation("txt_mod.lin", "text", {6: GATES_OF_SIX}, norms={6: NORMS_OF_SIX}),
             ),
         ),
         BlockKind(
             name="single",
             container="single_blocks",
-            branches=(Modulation("modulation.lin", "joint", {3: ((2, "fused"),)}),),
+            branches=(
+                Modulation(
+                    "modulation.lin",
+                    "joint",
+                    {3: ((2, "fused"),)},
+                    norms={3: ((0, "fused", "shift"), (1, "fused", "scale"))},
+                ),
+            ),
         ),
     ),
 )

@@ -5,7 +5,7 @@ The modulations are fed by the time embedding, which is narrower than the blocks
 
 from __future__ import annotations
 
-from .entry import GATES_OF_SIX, BlockKind, Family, Modulation
+from .entry import GATES_OF_SIX, NORMS_OF_SIX, NORMS_OF_TWO, BlockKind, Family, Modulation
 
 WIDTH = "self_attention.out_layer"
 
@@ -18,7 +18,13 @@ KANDINSKY_5 = Family(
             name="text",
             container="text_transformer_blocks",
             branches=(
-                Modulation("text_modulation.out_layer", "text", {6: GATES_OF_SIX}, width_of=WIDTH),
+                Modulation(
+                    "text_modulation.out_layer",
+                    "text",
+                    {6: GATES_OF_SIX},
+                    width_of=WIDTH,
+                    norms={6: NORMS_OF_SIX},
+                ),
             ),
         ),
         BlockKind(
@@ -29,6 +35,15 @@ KANDINSKY_5 = Family(
                     "visual_modulation.out_layer",
                     "image",
                     {9: ((2, "attention"), (5, "cross_attention"), (8, "mlp"))},
+                    norms={
+                        9: (
+                            *NORMS_OF_TWO,
+                            (3, "cross_attention", "shift"),
+                            (4, "cross_attention", "scale"),
+                            (6, "mlp", "shift"),
+                            (7, "mlp", "scale"),
+                        )
+                    },
                     width_of=WIDTH,
                 ),
             ),

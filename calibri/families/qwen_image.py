@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .entry import GATES_OF_SIX, BlockKind, Family, Modulation
+from .entry import GATES_OF_SIX, NORMS_OF_SIX, BlockKind, Family, Modulation
 
 QWEN_IMAGE = Family(
     name="qwen-image",
@@ -15,8 +15,8 @@ QWEN_IMAGE = Family(
             branches=(
                 # Twice the rows with reference latents at timestep zero: all samples, then all
                 # again for the tokens of their references.
-                Modulation("img_mod.1", "image", {6: GATES_OF_SIX}),
-                Modulation("txt_mod.1", "text", {6: GATES_OF_SIX}),
+                Modulation("img_mod.1", "image", {6: GATES_OF_SIX}, norms={6: NORMS_OF_SIX}),
+                Modulation("txt_mod.1", "text", {6: GATES_OF_SIX}, norms={6: NORMS_OF_SIX}),
             ),
             unread_in_last=("text",),
         ),

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from .entry import GATES_OF_NINE, GATES_OF_SIX, BlockKind, Family, Modulation
+from .entry import (
+    GATES_OF_NINE,
+    GATES_OF_SIX,
+    NORMS_OF_NINE,
+    NORMS_OF_SIX,
+    NORMS_OF_TWO,
+    BlockKind,
+    Family,
+    Modulation,
+)
 
 SD3 = Family(
     name="sd3",
@@ -14,10 +23,18 @@ SD3 = Family(
             container="joint_blocks",
             branches=(
                 Modulation(
-                    "x_block.adaLN_modulation.1", "image", {6: GATES_OF_SIX, 9: GATES_OF_NINE}
+                    "x_block.adaLN_modulation.1",
+                    "image",
+                    {6: GATES_OF_SIX, 9: GATES_OF_NINE},
+                    norms={6: NORMS_OF_SIX, 9: NORMS_OF_NINE},
                 ),
                 # Two chunks, no gate: the last text block only feeds the attention ("pre-only").
-                Modulation("context_block.adaLN_modulation.1", "text", {6: GATES_OF_SIX, 2: ()}),
+                Modulation(
+                    "context_block.adaLN_modulation.1",
+                    "text",
+                    {6: GATES_OF_SIX, 2: ()},
+                    norms={6: NORMS_OF_SIX, 2: NORMS_OF_TWO},
+                ),
             ),
         ),
     ),

@@ -1,0 +1,1 @@
+"""The Quality Representation Module: vectors from timestep and prompt for a DiT's modulation."""
