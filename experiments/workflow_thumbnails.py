@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 WORKFLOWS = Path(__file__).resolve().parents[1] / "workflows"
-GENERATE = WORKFLOWS / "Calibri - generate with a preset.jpg"
+GENERATE = WORKFLOWS / "Calibri - a quick start.jpg"
 CALIBRATE = WORKFLOWS / "Calibri - calibrate.jpg"
 BACKGROUND = WORKFLOWS / "Calibri - calibrate in the background.jpg"
 EVALUATE = WORKFLOWS / "Calibri - evaluate a preset.jpg"

@@ -43,7 +43,7 @@ def main(comfyui: Path, generations: int | None, port: int, keep_server: bool) -
             calibrated = client.run(prompt, Progress(prompt), SECONDS).outputs
             presets = files_since(server.models / "calibri", began)
         with step("Generating with the preset"):
-            prompt = client.prompt_from_workflow(find_workflow("generate with a preset"))
+            prompt = client.prompt_from_workflow(find_workflow("a quick start"))
             for preset in presets:
                 name = preset.relative_to(server.models / "calibri").as_posix()
                 set_input(prompt, "CalibriLoadPreset", "preset_name", name)

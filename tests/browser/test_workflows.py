@@ -31,7 +31,7 @@ def wait_until_idle(client: ComfyClient) -> None:
 
 
 def test_the_preset_list_holds_the_demos(page: Page) -> None:
-    open_workflow(page, "generate with a preset")
+    open_workflow(page, "a quick start")
     listed = page.evaluate(
         "() => app.graph.nodes.find(node => node.type === 'CalibriLoadPreset')"
         ".widgets.find(widget => widget.name === 'preset_name').options.values"
@@ -40,7 +40,7 @@ def test_the_preset_list_holds_the_demos(page: Page) -> None:
 
 
 def test_run_shows_plain_and_calibrated_pictures(page: Page, client: ComfyClient) -> None:
-    open_workflow(page, "generate with a preset")
+    open_workflow(page, "a quick start")
     press_run(page)
     page.wait_for_function(
         "() => app.graph.nodes.filter(node => node.type === 'SaveImage')"

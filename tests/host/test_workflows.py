@@ -60,7 +60,7 @@ def test_its_nodes_do_not_lie_on_each_other(file: Path) -> None:
 def test_generate_shows_plain_and_calibrated_pictures(
     client: ComfyClient, server: ComfyServer
 ) -> None:
-    prompt = client.prompt_from_workflow(_workflow("generate with a preset"))
+    prompt = client.prompt_from_workflow(_workflow("a quick start"))
     result = client.run(prompt)
     _assert_before_and_after(client, server, prompt, result)
 
