@@ -22,6 +22,7 @@ from ..calibri.evaluation import Batch, BatchTooLargeError, Floats, ImageTooLarg
 from ..calibri.judging import DIVERSITY, twin
 from ..rewards.batch import accepts_latents
 from .decoding import Preview, decode
+from .drawn_latents import DrawnLatents
 from .encoded_prompts import EncodedPrompts
 from .gain_layer import GainLayer
 from .latents import empty_latent
@@ -102,6 +103,9 @@ class ComfyEvaluator:
         self._watch = watch
         self.preview = preview
         self._judges = dict(judges or {})
+        self._drawn = DrawnLatents()  # of the confirmation, when the judges are asked
+        self.images_at_once: int | None = None
+        """At most; None: as many as memory allows."""
         self._max_rows = 0  # known when first asked
 
     def take_over(self, other: ComfyEvaluator) -> None:
@@ -115,7 +119,8 @@ class ComfyEvaluator:
         """
         self._encode_prompts()
         if not self._max_rows:
-            self._max_rows = self._rows_that_fit()
+            fit = self._rows_that_fit()
+            self._max_rows = min(fit, self.images_at_once or fit)
         alike: dict[object, list[int]] = {}
         for position, sample in enumerate(bucket):
             alike.setdefault(self._encoded.signature(sample.prompt), []).append(position)
@@ -150,7 +155,10 @@ class ComfyEvaluator:
         return diversity_of_small(np.stack(small, axis=1))
 
     def _latents(self, batch: Batch, vectors: Floats, bucket: Sequence[Sample]) -> torch.Tensor:
-        return self._within_memory(len(batch), lambda: self._sample(batch, vectors, bucket))
+        def draw() -> torch.Tensor:
+            return self._within_memory(len(batch), lambda: self._sample(batch, vectors, bucket))
+
+        return self._drawn.of(batch, vectors, bucket, draw) if self._judges else draw()
 
     def _scored(
         self, reward: Reward, numbers: Sequence[int], latents: torch.Tensor, vae: VAE
