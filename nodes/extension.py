@@ -18,6 +18,7 @@ from .demo import CalibriLoadDemoTextEncoder
 from .editing import CalibriBlendPresets, CalibriConvertPreset, CalibriEdit
 from .evaluate import CalibriEvaluate
 from .external_rewards import CalibriLoadExternalReward
+from .library import routes as library
 from .official import CalibriExportCheckpoint, CalibriImportCheckpoint
 from .presets import CalibriLoadPreset, CalibriSavePreset
 from .prompt_tools import CalibriLoadPrompts, CalibriPromptTemplate, CalibriSplitPrompts
@@ -34,6 +35,7 @@ class CalibriExtension(ComfyExtension):
         # Not in on_load, which ComfyUI 0.3.64 does not call.
         folders.register()
         job.start()
+        library.start()
         return [
             CalibriAnalyzeBlocks,
             CalibriApply,

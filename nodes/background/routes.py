@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
 
+from ..answers import Refused, answered, json_body
 from .commands import COMMANDS, CommandError
 from .generations import generations_of
 from .registry import BusyError, Registry
 from .run import Run, next_revision
 
-Handler = Callable[[web.Request], Awaitable[web.Response]]
+_answered = answered(CommandError, BusyError)
 
 
 def add(table: web.RouteTableDef, registry: Registry, make_room: Callable[[], None]) -> None:
@@ -22,9 +23,7 @@ def add(table: web.RouteTableDef, registry: Registry, make_room: Callable[[], No
     def found(request: web.Request) -> Run:
         run = registry.find(request.match_info["id"])
         if run is None:
-            raise _Refused(
-                404, f"There is no run {request.match_info['id']!r}: list /calibri/runs."
-            )
+            raise Refused(404, f"There is no run {request.match_info['id']!r}: list /calibri/runs.")
         return run
 
     def told(run: Run) -> dict[str, Any]:
@@ -46,66 +45,31 @@ def add(table: web.RouteTableDef, registry: Registry, make_room: Callable[[], No
     @table.post("/calibri/runs/make-room")
     @_answered
     async def empty_the_queue(request: web.Request) -> Any:
-        await _body(request)
+        await json_body(request)
         make_room()
         return {}
 
     @table.post("/calibri/runs/{id}/{command}")
     @_answered
     async def command(request: web.Request) -> Any:
-        body = await _body(request)
+        body = await json_body(request)
         run, name = found(request), request.match_info["command"]
         if name in ("follow", "unfollow"):
             page = body.get("client_id")
             if not isinstance(page, str) or not page:
-                raise _Refused(400, "client_id must be the page's id, a string.")
+                raise Refused(400, "client_id must be the page's id, a string.")
             (run.followers.add if name == "follow" else run.followers.discard)(page)
         elif name in COMMANDS:
             await asyncio.to_thread(COMMANDS[name], registry, run)
         else:
             known = ", ".join([*COMMANDS, "follow", "unfollow"])
-            raise _Refused(404, f"There is no command {name!r}; choose one of {known}.")
+            raise Refused(404, f"There is no command {name!r}; choose one of {known}.")
         return told(run)
 
     @table.delete("/calibri/runs/{id}")
     @_answered
     async def delete(request: web.Request) -> Any:
-        await _body(request)
+        await json_body(request)
         run = found(request)
         await asyncio.to_thread(registry.delete, run)
         return {"deleted": run.id, "revision": next_revision()}
-
-
-class _Refused(Exception):
-    def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(sentence)
-        self.status = status
-
-
-def _answered(handler: Callable[[web.Request], Awaitable[Any]]) -> Handler:
-    """Its answer as JSON; what it refuses or cannot do as {"error": sentence}."""
-
-    async def answered(request: web.Request) -> web.Response:
-        try:
-            return web.json_response(await handler(request))
-        except _Refused as refused:
-            return web.json_response({"error": str(refused)}, status=refused.status)
-        except (CommandError, BusyError) as refused:
-            return web.json_response({"error": str(refused)}, status=409)
-        except (OSError, RuntimeError) as error:
-            return web.json_response({"error": str(error)}, status=500)
-
-    return answered
-
-
-async def _body(request: web.Request) -> dict[str, Any]:
-    """The JSON object that was sent. A form of another site cannot send this content type."""
-    if request.content_type != "application/json":
-        raise _Refused(400, "Send the content type application/json.")
-    try:
-        body = await request.json() if request.can_read_body else {}
-    except ValueError:
-        raise _Refused(400, "The body is not valid JSON.") from None
-    if not isinstance(body, dict):
-        raise _Refused(400, "The body must be a JSON object.")
-    return body

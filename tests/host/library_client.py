@@ -1,0 +1,58 @@
+"""Talk to /calibri/presets as its page does, as a script does, and as nobody should."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+JSON = {"Content-Type": "application/json"}
+_BOUNDARY = "calibri-form"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a route has answered."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def sentence(self) -> str:
+        """What a refusal says."""
+        found: str = self.json["error"]
+        return found
+
+
+def ask(
+    url: str, method: str, path: str, body: Any = None, headers: Mapping[str, str] = JSON
+) -> Answer:
+    """The answer of any status; `body` is bytes, or what becomes JSON."""
+    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
+    try:
+        connection.request(method, path, data, dict(headers))
+        found = connection.getresponse()
+        return Answer(found.status, dict(found.headers), found.read())
+    finally:
+        connection.close()
+
+
+def at(name: str, rest: str = "") -> str:
+    """A preset's address."""
+    return f"/calibri/presets/{quote(name, safe='')}{rest}"
+
+
+def form(name: str, data: bytes, field: str = "file") -> tuple[bytes, dict[str, str]]:
+    """A form with one file, and its headers."""
+    head = f'Content-Disposition: form-data; name="{field}"; filename="{name}"'
+    body = f"--{_BOUNDARY}\r\n{head}\r\n\r\n".encode() + data + f"\r\n--{_BOUNDARY}--\r\n".encode()
+    return body, {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}
