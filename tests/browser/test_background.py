@@ -220,16 +220,13 @@ def test_commands_act_on_the_one_run_there_is(page: Page) -> None:
     assert {f"Calibri: {verb} the calibration" for verb in verbs} <= set(commands)
 
 
-def test_numbers_are_words_that_fit_a_card(browser: Browser, server: ComfyServer) -> None:
-    words = browser.new_page()
-    words.goto(f"{server.url}/system_stats")
-
-    def say(function: str, value: object) -> object:
-        module = f"/extensions/{PACK}/runs/words.js"
-        return words.evaluate(f"async value => (await import({module!r})).{function}(value)", value)
+def test_numbers_are_words_that_fit_a_card(page: Page) -> None:
+    def say(function: str, value: object, module: str = "runs/words.js") -> object:
+        module = f"/extensions/{PACK}/{module}"
+        return page.evaluate(f"async value => (await import({module!r})).{function}(value)", value)
 
     lengths = {0: "0 s", 59: "59 s", 3600: "1 h", 3725: "1 h 2 min", 90000: "1 d 1 h"}
-    assert {seconds: say("duration", seconds) for seconds in lengths} == lengths
+    assert {seconds: say("duration", seconds, "numbers.js") for seconds in lengths} == lengths
     run = {"state": "running", "plain": -1.09, "reward": -0.82, "images": 1234, "total": 9728}
     gain = {"mean": 0.27, "low": -0.02, "high": 0.39}
     assert say("gainWords", {**run, "gain": gain}) == "Gain +0.27 [−0.02, +0.39]: −1.09 → −0.82"
@@ -239,4 +236,3 @@ def test_numbers_are_words_that_fit_a_card(browser: Browser, server: ComfyServer
     assert say("workWords", {**run, "seconds_left": None}) == "1,234 of 9,728 images"
     ended = {**run, "state": "finished", "seconds": 61}
     assert say("workWords", ended) == "1,234 images, 1 min 1 s of work"
-    words.close()

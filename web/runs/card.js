@@ -1,8 +1,11 @@
 /** One run in the list: its state, how far it is, what it gained, and what can be asked of it. */
 
 import { app } from "../../../scripts/app.js";
+import { button, made, setText } from "../elements.js";
+import { t } from "../language.js";
 import {
   ACTIONS,
+  buttonWords,
   DELETE,
   deleteQuestion,
   fits,
@@ -45,7 +48,7 @@ export class RunCard {
     setText(this.#state, stateWords(run));
     this.#bar.max = Math.max(1, run.total ?? 0);
     this.#bar.value = run.state === "finished" ? this.#bar.max : (run.images ?? 0);
-    this.#bar.setAttribute("aria-label", `Progress of ${run.title}`);
+    this.#bar.setAttribute("aria-label", t("runs.progressOf", { title: run.title }));
     this.#showLines([
       progressWords(run),
       workWords(run),
@@ -70,31 +73,16 @@ export class RunCard {
     for (const [name, button] of this.#buttons) {
       button.hidden = name in ACTIONS && !fits(name, run);
       const { label } = ACTIONS[name] ?? DELETE;
-      button.setAttribute("aria-label", `${label} ${run.title}`);
+      button.setAttribute("aria-label", buttonWords(label, run));
     }
     // The button just pressed may be gone: the keyboard stays on this card.
     if (focused?.hidden) buttons.find((button) => !button.hidden)?.focus();
   }
 
-  #button(name, { label, hint, icon }, press) {
-    const button = made("button");
-    button.type = "button";
-    button.title = hint;
-    const picture = made("i", icon);
-    picture.setAttribute("aria-hidden", "true");
-    button.append(picture, label);
-    button.addEventListener("click", async () => {
-      // Not `disabled`, which would lose the focus.
-      if (button.ariaDisabled === "true") return;
-      button.ariaDisabled = "true";
-      try {
-        await press();
-      } finally {
-        button.ariaDisabled = "false";
-      }
-    });
-    this.#buttons.set(name, button);
-    return button;
+  #button(name, action, press) {
+    const element = button(action, press);
+    this.#buttons.set(name, element);
+    return element;
   }
 
   async #askToDelete() {
@@ -102,15 +90,4 @@ export class RunCard {
     if (await app.extensionManager.dialog.confirm(deleteQuestion(run)))
       await this.#runs.remove(run.id);
   }
-}
-
-function made(tag, className = "") {
-  const element = document.createElement(tag);
-  element.className = className;
-  return element;
-}
-
-/** Only where it differs: a screen reader need not hear it again. */
-function setText(element, text) {
-  if (element.textContent !== text) element.textContent = text;
 }

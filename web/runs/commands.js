@@ -1,15 +1,23 @@
 /** Commands for the palette, the menu and key bindings; each acts on the one run that it fits. */
 
 import { app } from "../../../scripts/app.js";
+import { commandLabel, t } from "../language.js";
 import { runs } from "./runs.js";
 import { TAB, tabIsOpen } from "./tab.js";
-import { ACTIONS, byState, fits, NEWS, NO_RUN } from "./words.js";
+import { ACTIONS, byState, fits } from "./words.js";
 
 const TOAST_MS = 5000;
 
-export const COMMANDS = Object.entries(ACTIONS).map(([action, { label, icon }]) => ({
-  id: `Calibri.${label}Run`,
-  label: `Calibri: ${label} the calibration`,
+const IDS = {
+  pause: "Calibri.PauseRun",
+  resume: "Calibri.ResumeRun",
+  finish: "Calibri.FinishRun",
+  stop: "Calibri.StopRun",
+};
+
+export const COMMANDS = Object.entries(ACTIONS).map(([action, { icon }]) => ({
+  id: IDS[action],
+  label: commandLabel(IDS[action]),
   icon,
   action,
 }));
@@ -25,8 +33,8 @@ export async function runCommand(id) {
     await app.extensionManager.command.execute(`Workspace.ToggleSidebarTab.${TAB.id}`);
   app.extensionManager.toast.add({
     severity: "info",
-    summary: NEWS.refused,
-    detail: another ? NO_RUN.several : NO_RUN[action],
+    summary: t("runs.news.refused"),
+    detail: t(`runs.none.${another ? "several" : action}`),
     life: TOAST_MS,
   });
 }

@@ -1,17 +1,19 @@
 /** Toasts: what somebody should know who is looking at something else. */
 
 import { app } from "../../../scripts/app.js";
-import { gainWords, NEWS, presetWords } from "./words.js";
+import { t } from "../language.js";
+import { gainWords, presetWords } from "./words.js";
 
 /** A toast when a run ends, when one is paused for a reason, and when the server says no. */
 export function watchForNews(runs) {
   runs.addEventListener("runs", ({ detail: { before, now } }) => {
     if (before === null || now === null || before.state === now.state) return;
-    if (now.state === "paused" && now.reason) say("warn", NEWS.paused(now), now.reason);
-    if (now.state === "finished") say("success", NEWS.finished(now), ended(now));
-    if (now.state === "stopped") say("info", NEWS.stopped(now), ended(now));
+    const { state, title, reason } = now;
+    if (state === "paused" && reason) say("warn", t("runs.news.paused", { title }), reason);
+    if (state === "finished") say("success", t("runs.news.finished", { title }), ended(now));
+    if (state === "stopped") say("info", t("runs.news.stopped", { title }), ended(now));
   });
-  runs.addEventListener("refused", ({ detail }) => say("error", NEWS.refused, detail));
+  runs.addEventListener("refused", ({ detail }) => say("error", t("runs.news.refused"), detail));
 }
 
 function ended(run) {

@@ -3,8 +3,9 @@
  * resumed or "Later" is pressed. It takes no focus away and blocks nothing.
  */
 
+import { t } from "../language.js";
 import { runs } from "./runs.js";
-import { OFFER, progressWords, stateWords } from "./words.js";
+import { ACTIONS, buttonWords, progressWords, stateWords } from "./words.js";
 
 const RESTING = ["paused", "interrupted"];
 const LATER = "Calibri.Later"; // ids and states that this browser tab was told "Later" about
@@ -14,11 +15,11 @@ dialog.className = "calibri-offer";
 dialog.setAttribute("aria-labelledby", "calibri-offer-title");
 const title = document.createElement("h2");
 title.id = "calibri-offer-title";
-title.textContent = OFFER.title;
+title.textContent = t("runs.offer.title");
 const list = document.createElement("ul");
 const later = document.createElement("button");
 later.type = "button";
-later.textContent = OFFER.later;
+later.textContent = t("runs.offer.later");
 dialog.append(title, list, later);
 
 const offered = new Map();
@@ -51,7 +52,9 @@ function offer(run) {
     run.reason || `${stateWords(run)}.`,
     `${progressWords(run)}.`,
   ].join(" ");
-  item.element.querySelector("button").setAttribute("aria-label", `${OFFER.resume} ${run.title}`);
+  item.element
+    .querySelector("button")
+    .setAttribute("aria-label", buttonWords(ACTIONS.resume.label, run));
   dialog.open = true;
 }
 
@@ -59,7 +62,7 @@ function makeItem(id) {
   const element = document.createElement("li");
   const resume = document.createElement("button");
   resume.type = "button";
-  resume.textContent = OFFER.resume;
+  resume.textContent = ACTIONS.resume.label;
   resume.addEventListener("click", () => runs.act(id, "resume"));
   const words = document.createElement("div");
   words.append(document.createElement("strong"), document.createElement("span"));

@@ -7,6 +7,7 @@
  */
 
 import { api } from "../../../scripts/api.js";
+import { t } from "../language.js";
 
 const LISTED = "/calibri/runs";
 const DELETED = "deleted"; // the state in the last event of a run
@@ -107,7 +108,7 @@ class Runs extends EventTarget {
       this.#refuse(answer.error ?? `${response.status} ${response.statusText}`);
     } catch (error) {
       // Reconnecting, the page says so itself.
-      if (method !== "GET") this.#refuse(`ComfyUI does not answer: ${error.message}`);
+      if (method !== "GET") this.#refuse(t("runs.news.silent", { reason: error.message }));
     }
     return null;
   }

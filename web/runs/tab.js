@@ -1,18 +1,18 @@
 /** The sidebar tab: a card for each run, what runs first. */
 
+import { made } from "../elements.js";
+import { t } from "../language.js";
 import { RunCard } from "./card.js";
 import { runs } from "./runs.js";
-import { byState, EMPTY, TAB_HINT, TITLE } from "./words.js";
+import { byState } from "./words.js";
 
-const root = document.createElement("section");
-root.className = "calibri-runs";
+const TITLE = t("runs.title");
+
+const root = made("section", "calibri-runs");
 root.setAttribute("aria-label", TITLE);
-const heading = document.createElement("h2");
-heading.textContent = TITLE;
-const empty = document.createElement("p");
-empty.textContent = EMPTY;
-const list = document.createElement("ul");
-root.append(heading, empty, list);
+const empty = made("p", "", t("runs.empty"));
+const list = made("ul");
+root.append(made("h2", "", TITLE), empty, list);
 
 const cards = new Map();
 let open = false;
@@ -21,7 +21,7 @@ export const TAB = {
   id: "calibri-runs",
   icon: "pi pi-chart-line",
   title: TITLE,
-  tooltip: TAB_HINT,
+  tooltip: t("runs.tabHint"),
   type: "custom",
   // ComfyUI renders an open tab again whenever it likes.
   render(element) {
