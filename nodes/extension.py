@@ -20,6 +20,7 @@ from .evaluate import CalibriEvaluate
 from .external_rewards import CalibriLoadExternalReward
 from .library import routes as library
 from .official import CalibriExportCheckpoint, CalibriImportCheckpoint
+from .preset_in_workflow import CalibriPresetInWorkflow
 from .presets import CalibriLoadPreset, CalibriSavePreset
 from .prompt_tools import CalibriLoadPrompts, CalibriPromptTemplate, CalibriSplitPrompts
 from .prompts import CalibriPromptSet
@@ -56,6 +57,7 @@ class CalibriExtension(ComfyExtension):
             CalibriLoadPrompts,
             CalibriLoadReward,
             CalibriPickBest,
+            CalibriPresetInWorkflow,
             CalibriPromptSet,
             CalibriPromptTemplate,
             CalibriRewardFloor,

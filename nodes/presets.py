@@ -58,7 +58,7 @@ class CalibriLoadPreset(io.ComfyNode):
         from ..calibri.presets import load_preset
 
         preset = load_preset(folders.preset_path(preset_name))
-        show_on_node(cls.hidden, _words(preset))
+        show_on_node(cls.hidden, words(preset))
         return io.NodeOutput(preset)
 
 
@@ -104,7 +104,7 @@ class CalibriSavePreset(io.ComfyNode):
         return io.NodeOutput(ui=ui.PreviewText(text))
 
 
-def _words(preset: Preset) -> str:
+def words(preset: Preset) -> str:
     """What a preset's user should set, and what to expect."""
     from ..calibri.presets import describe_members
 
