@@ -95,6 +95,11 @@ def read_layout(model: nn.Module) -> Layout:
         for index, (child, block) in enumerate(children):
             unread = kind.unread_in_last if index == len(children) - 1 else ()
             for slot, known in _slots_of(kind, index, block, f"{kind.container}.{child}", unread):
+                if slot.width == 0:
+                    raise QRMError(
+                        f"In the family {backbone.family}, {slot.module} gives no channels along "
+                        "its last axis that could be scaled: use a model of another family."
+                    )
                 slots.append(slot)
                 linears = linears and known
     return Layout(backbone.family, dict(backbone.blocks), tuple(slots), linears)
@@ -126,7 +131,7 @@ def _slots_of(
         below = f"{path}.{branch.module}"
         if isinstance(branch, Output):
             if branch.stream not in unread:
-                width = _width(module, below)
+                width = _width(module)
                 chunk = Chunk(0, branch.stream, branch.branch, "gate")
                 yield Slot(below, kind.name, index, 1, width, (chunk,)), False
             continue
@@ -164,16 +169,13 @@ def _out(linear: nn.Module) -> int:
     return out
 
 
-def _width(module: nn.Module, path: str) -> int:
-    """The channels of what a branch's last module gives: its own, or those of its last part."""
+def _width(module: nn.Module) -> int:
+    """The channels of what a branch's last module gives: its own, or those of its last part. 0
+    where they do not lie along the last axis, as behind a convolution.
+    """
     for part in reversed(list(module.modules())):
         out = getattr(part, "out_features", None)
         if isinstance(out, int):
             return out
-        weight = getattr(part, "weight", None)
-        if weight is not None and weight.ndim == 1 and part is module:
-            return int(weight.shape[0])
-    raise QRMError(
-        f"The output of {path} has no channels along its last axis that could be scaled: use a "
-        "model of another family."
-    )
+    weight = getattr(module, "weight", None)
+    return int(weight.shape[0]) if weight is not None and weight.ndim == 1 else 0

@@ -130,9 +130,10 @@ class Heads(nn.Module):
         change = torch.einsum("bsr,scrh->bsch", codes, self.up)
         if len(self.positions) == self.chunks:
             return change
-        every = change.new_zeros(*change.shape[:2], self.chunks, change.shape[-1])
-        positions = torch.tensor(self.positions, device=change.device)
-        return every.index_copy(2, positions, change)
+        every = [torch.zeros_like(change[:, :, 0])] * self.chunks
+        for position, chunk in zip(self.positions, change.unbind(2), strict=True):
+            every[position] = chunk
+        return torch.stack(every, dim=2)
 
 
 class QRM(nn.Module):
@@ -168,8 +169,9 @@ class QRM(nn.Module):
         self.heads = nn.ModuleList(Heads(group, width, config.rank) for group in groups.values())
         self._paths = [[slot.module for slot in group] for group in groups.values()]
         self._blocks_of = [
-            [blocks[slot.kind, slot.index] for slot in group] for group in groups.values()
+            [1 + blocks[slot.kind, slot.index] for slot in group] for group in groups.values()
         ]
+        self._indices: dict[torch.device, list[Tensor]] = {}
 
     def forward(
         self,
@@ -198,12 +200,20 @@ class QRM(nn.Module):
             x = layer(x)
         x = self.norm(x[:, : learned.shape[1]])
         changes: dict[str, Tensor] = {}
-        for heads, paths, blocks in zip(self.heads, self._paths, self._blocks_of, strict=True):
-            found = heads(x[:, [1 + block for block in blocks]])
+        indices = self._indices_on(x.device)
+        for heads, paths, index in zip(self.heads, self._paths, indices, strict=True):
+            found = heads(x.index_select(1, index))
             changes.update(zip(paths, found.float().unbind(1), strict=True))
         vectors = Vectors(add=changes) if self.config.mode == "add" else Vectors(scale=changes)
         quality: Tensor = self.quality(x[:, 0])[:, 0].float()
         return Adjustment(vectors, quality)
+
+    def _indices_on(self, device: torch.device) -> list[Tensor]:
+        """Where among the learned tokens each group's blocks are; sent to a device once."""
+        if device not in self._indices:
+            with torch.inference_mode(False):  # a later gradient may need them
+                self._indices[device] = [torch.tensor(at, device=device) for at in self._blocks_of]
+        return self._indices[device]
 
 
 def _unique(blocks: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
