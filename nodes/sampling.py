@@ -104,6 +104,8 @@ class ComfyEvaluator:
         self.preview = preview
         self._judges = dict(judges or {})
         self._drawn = DrawnLatents()  # of the confirmation, when the judges are asked
+        self.on_pictures: Callable[[torch.Tensor], None] | None = None
+        """Hears of a batch's decoded images [len(batch), H, W, 3] before they are scored."""
         self.images_at_once: int | None = None
         """At most; None: as many as memory allows."""
         self._max_rows = 0  # known when first asked
@@ -167,6 +169,8 @@ class ComfyEvaluator:
         seen = latents
         if not accepts_latents(reward):
             seen = self._within_memory(len(latents), lambda: self._decode(vae, latents))
+            if self.on_pictures is not None:
+                self.on_pictures(seen)
         prompts = [self.prompts[number] for number in numbers]
         self._look_up(self._settings.steps, self._settings.steps)
         scores = self._within_memory(len(latents), lambda: reward.score(seen, prompts))

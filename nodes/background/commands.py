@@ -1,4 +1,4 @@
-"""What a person can ask of a run: pause, resume, stop, finish."""
+"""What a person can ask of a run: pause, resume, stop, finish, save."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from .record import FINISHED, INTERRUPTED, PAUSED, RUNNING, STOPPED
 from .registry import Registry
+from .results import publish
 from .run import Run
 
 
@@ -47,11 +48,22 @@ def finish(registry: Registry, run: Run) -> None:
     registry.queue(run, concluding=True)
 
 
+def save(registry: Registry, run: Run) -> None:
+    """Copy the best so far to models/calibri under the next free number."""
+    publish(run)
+    if run.record.preset is None:
+        raise CommandError(
+            f"The run {run.id!r} has found nothing better than the plain model yet: save it after "
+            "a validation that has."
+        )
+
+
 COMMANDS: dict[str, Callable[[Registry, Run], None]] = {
     "pause": pause,
     "resume": resume,
     "stop": stop,
     "finish": finish,
+    "save": save,
 }
 
 

@@ -16,6 +16,7 @@ from ...calibri.yielding import YieldDecision, YieldedError
 
 if TYPE_CHECKING:
     from ..sampling import ComfyEvaluator
+    from .album import Album
 
 
 def make_room() -> None:
@@ -77,17 +78,19 @@ _looking: ContextVar[Pace | None] = ContextVar("looking", default=None)
 
 
 class PacedEvaluator:
-    """A run's evaluator that tells its pace when a batch begins and ends."""
+    """A run's evaluator that tells its pace when a batch begins and ends, and shows its album what
+    it draws."""
 
-    def __init__(self, evaluator: ComfyEvaluator, pace: Pace) -> None:
-        self._evaluator, self._decision = evaluator, pace.decision
+    def __init__(self, evaluator: ComfyEvaluator, pace: Pace, album: Album) -> None:
+        self._evaluator, self._decision, self._album = evaluator, pace.decision, album
 
     def plan(self, candidates: int, bucket: Sequence[Sample]) -> list[Batch]:
         return self._evaluator.plan(candidates, bucket)
 
     def run(self, batch: Batch, vectors: Floats, bucket: Sequence[Sample]) -> Floats:
         self._decision.begin(len(batch))
-        rewards = self._evaluator.run(batch, vectors, bucket)
+        with self._album.open(self._evaluator, batch, bucket):
+            rewards = self._evaluator.run(batch, vectors, bucket)
         self._decision.end()
         return rewards
 

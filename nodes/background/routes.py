@@ -9,8 +9,9 @@ from typing import Any
 from aiohttp import web
 
 from ..answers import Refused, answered, json_body
+from .album import picture_mark, picture_of
 from .commands import COMMANDS, CommandError
-from .generations import generations_of
+from .generations import coordinates_of, generations_of
 from .registry import BusyError, Registry
 from .run import Run, next_revision
 
@@ -39,8 +40,24 @@ def add(table: web.RouteTableDef, registry: Registry, make_room: Callable[[], No
     @table.get("/calibri/runs/{id}")
     @_answered
     async def show(request: web.Request) -> Any:
-        run = found(request)
-        return {**told(run), "course": await asyncio.to_thread(generations_of, run)}
+        run, since = found(request), _since(request)
+
+        def look() -> dict[str, Any]:
+            course = generations_of(run, since)
+            # Names do not change: whoever asks for what is new has them.
+            named = {} if since else {"coordinates": coordinates_of(run)}
+            return {**told(run), **named, "course": course, "picture": picture_mark(run)}
+
+        return await asyncio.to_thread(look)
+
+    @table.get("/calibri/runs/{id}/picture")
+    @_answered
+    async def show_picture(request: web.Request) -> Any:
+        picture = await asyncio.to_thread(picture_of, found(request))
+        if picture is None:
+            raise Refused(404, "The run has no pictures yet: its next validation draws some.")
+        headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
+        return web.Response(body=picture, content_type="image/jpeg", headers=headers)
 
     @table.post("/calibri/runs/make-room")
     @_answered
@@ -73,3 +90,11 @@ def add(table: web.RouteTableDef, registry: Registry, make_room: Callable[[], No
         run = found(request)
         await asyncio.to_thread(registry.delete, run)
         return {"deleted": run.id, "revision": next_revision()}
+
+
+def _since(request: web.Request) -> int:
+    """The generation from which on the course is asked for."""
+    text = request.query.get("since", "0")
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+        raise Refused(400, f"since is {text[:40]!r}: give a generation's number, 0 or more.")
+    return int(text)

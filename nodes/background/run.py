@@ -51,6 +51,8 @@ class Run:
         """The search's sigma in generations that ran since ComfyUI's start."""
         self.rows: list[dict[str, Any]] = []
         """What `generations.py` has read so far, under `rows_lock`."""
+        self.plain_means: Any = None
+        """The plain model's validation reward for each prompt, for the gains in `rows`."""
         self.rows_lock = threading.Lock()
         self.followers: set[str] = set()
         self.news: Literal["result", "batch"] | None = None

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 import comfy.model_management
 
+from ...calibri import stop_request
 from ...calibri.yielding import YieldedError
 from .. import runs
+from .album import AFTER, BEFORE, Album
 from .cache_age import keep_young
 from .flight import Flight
 from .pace import Pace, PacedEvaluator
-from .record import FINISHED
+from .record import FINISHED, PAUSED
 from .registry import settle
 from .results import keep_preset, publish, save_best
 from .run import Run
@@ -22,6 +24,8 @@ from .run import Run
 if TYPE_CHECKING:
     from ...calibri.outcome import GenerationSummary
     from ...calibri.session import Session
+
+STOPPED_BY_COMMAND = "It was stopped on the command line."
 
 
 def work(run: Run, flight: Flight, others_wait: Callable[[], bool]) -> None:
@@ -77,6 +81,7 @@ class _Slice:
             while self._advances(session):
                 run.record.yields = 0
                 self._note(session)
+                self._heed()
                 self._conclude_if_told(session)
                 if self._is_wanted() or time.monotonic() >= until:
                     return
@@ -109,6 +114,7 @@ class _Slice:
                     f"The journal {path} is gone: put it back to go on, or delete the run."
                 )
             run.journal = Journal.open(path)
+            stop_request.withdraw(run.folder)  # older than the run's going on
             if prepared.evaluator.preview is not None:
                 prepared.evaluator.preview.remember(run.journal)
             try:
@@ -128,12 +134,26 @@ class _Slice:
                     "'new run from its result'."
                 ) from error
             run.record.replays = True
-        run.session.evaluator = PacedEvaluator(prepared.evaluator, self._pace)
+        album = Album(run.folder, lambda: _pictured(run.session))
+        run.session.evaluator = PacedEvaluator(prepared.evaluator, self._pace, album)
         if not run.record.concluding:
             run.session.go_on()
             run.concluded = False
         self._conclude_if_told(run.session)
         return run.session
+
+    def _heed(self) -> None:
+        """Do what `comfyui-calibri stop` asks of a run, in whatever process that runs."""
+        run = self._run
+        wish = stop_request.asked(run.folder)
+        if wish is None:
+            return
+        stop_request.withdraw(run.folder)
+        with run.lock:
+            if wish == stop_request.FINISH:
+                run.record.concluding = True
+            elif run.goes_on:
+                run.change(PAUSED, STOPPED_BY_COMMAND)
 
     def _conclude_if_told(self, session: Session) -> None:
         """End the search with the generation that runs where that was asked for, once."""
@@ -201,3 +221,10 @@ class _Slice:
             run.record.verdict = result.text
             if run.goes_on:
                 run.change(FINISHED)
+
+
+def _pictured(session: Session | None) -> str:
+    """Whose pictures an evaluation draws: both validations are of the same prompts and noise."""
+    if session is None or session.phase != "validation":
+        return ""
+    return AFTER if session.generation else BEFORE

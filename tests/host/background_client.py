@@ -43,8 +43,14 @@ class RunsClient(ComfyClient):
         found: Summary = self.call("GET", f"/{run}")
         return found
 
+    def picture(self, run: str) -> bytes:
+        """A run's pictures before and after, as the page gets them."""
+        with urllib.request.urlopen(f"{self.url}/calibri/runs/{run}/picture", timeout=60) as answer:
+            data: bytes = answer.read()
+        return data
+
     def act(self, run: str, action: str) -> Any:
-        """pause, resume, stop, finish, follow or unfollow."""
+        """pause, resume, stop, finish, save, follow or unfollow."""
         return self.call("POST", f"/{run}/{action}")
 
     def until(

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.oldest
 
 SMALL = {"steps": 1, "width": 32, "height": 32, "bucket_size": 2, "idle_seconds": 0.05}
 SHORT = {**SMALL, "generations": 2, "validate_every": 1, "slice_seconds": 0.5}
+JPEG = b"\xff\xd8\xff"
 LONG = {**SMALL, "generations": 10_000, "validate_every": 1, "slice_seconds": 0.0}
 
 
@@ -47,7 +48,21 @@ def test_it_returns_at_once_and_ends_as_a_run_in_the_foreground(start_server: St
     ended = client.finished("back")
     assert ended["images"] == ended["total"] > 0
     assert ended["gain"]["low"] <= ended["gain"]["mean"] <= ended["gain"]["high"]
-    assert [row["generation"] for row in client.summary("back")["course"]] == [0, 1, 2]
+    whole = client.summary("back")
+    plain, *searched = whole["course"]
+    assert [row["generation"] for row in whole["course"]] == [0, 1, 2]
+    assert set(plain["vector"]) == {1.0}
+    for row in searched:
+        assert row["worst"] <= row["mean"] <= row["best"]
+        assert row["gain"]["low"] <= row["gain"]["mean"] <= row["gain"]["high"]
+        assert row["gain"]["mean"] == pytest.approx(row["validation"] - plain["validation"])
+        assert row["step"] == pytest.approx(row["sigma"], rel=0.5)  # but for chance
+        assert len(row["vector"]) == len(whole["coordinates"])
+    assert client.call("GET", "/back?since=2")["course"] == [searched[-1]]
+    with pytest.raises(Refused, match="since"):
+        client.call("GET", "/back?since=-1")
+    assert client.picture("back").startswith(JPEG)
+    assert client.act("back", "save")["preset"] == ended["preset"]  # it is there already
     client.run(in_foreground(prompt, "front"))
     user, output = server.folder / "user", server.output / "calibri"
     record = json.loads((user / "calibri" / "runs" / "back" / "run.json").read_text())
@@ -84,9 +99,11 @@ def test_it_pauses_goes_on_stops_and_finishes_when_told(start_server: StartServe
         "run", lambda now: now["images"] > resting["images"] and now["best"], seconds=120
     )
     assert (going["state"], going["reason"]) == ("running", "")
+    assert client.picture("run").startswith(JPEG)
+    saved = client.act("run", "save")["preset"]
+    assert (server.models / "calibri" / saved).is_file()
     client.act("run", "stop")
-    stopped = client.until("run", lambda now: now["preset"])
-    assert stopped["state"] == "stopped"
+    stopped = client.until("run", lambda now: now["state"] == "stopped" and now["preset"])
     assert (server.models / "calibri" / stopped["preset"]).is_file()
     _at_rest(client)
     # Its models were let go: they are made again from what it has stored.
