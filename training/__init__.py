@@ -1,0 +1,1 @@
+"""What trainings of the pack share: state on disk, learning rates, averages, the loop itself."""
