@@ -1,0 +1,28 @@
+/** What was deleted, with a button to take it back. */
+
+import { button, made } from "../elements.js";
+import { t } from "../language.js";
+import { plain, presets, say } from "./presets.mjs";
+
+/** Draw the trash into an open `<details>`. */
+export async function drawTrash(details) {
+  const discarded = await presets.discarded();
+  details.querySelector("ul, p")?.remove();
+  if (discarded.length === 0) return details.append(made("p", "", t("library.trash.empty")));
+  const list = made("ul");
+  list.append(
+    ...discarded.map((entry) => {
+      const item = made("li");
+      const back = button({ label: t("library.trash.restore") }, async () => {
+        const preset = await presets.restore(entry.id);
+        if (preset !== null) say("success", t("library.kept", { name: preset.name }));
+        await drawTrash(details);
+        details.querySelector("summary").focus();
+      });
+      back.setAttribute("aria-label", `${t("library.trash.restore")}: ${plain(entry.name)}`);
+      item.append(made("span", "", plain(entry.name)), back);
+      return item;
+    }),
+  );
+  return details.append(list);
+}
