@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 
@@ -31,7 +31,18 @@ def checkpointed(blocks: Iterable[nn.Module]) -> Iterator[None]:
 
 
 def _again(forward: Callable[..., Any]) -> Callable[..., Any]:
+    def on_copies(*inputs: Any, **named: Any) -> Any:
+        # FLUX's blocks add to their inputs in place, and these are needed a second time.
+        return forward(
+            *(_own(value) for value in inputs),
+            **{name: _own(value) for name, value in named.items()},
+        )
+
     def run(*inputs: Any, **named: Any) -> Any:
-        return checkpoint(forward, *inputs, use_reentrant=False, **named)
+        return checkpoint(on_copies, *inputs, use_reentrant=False, **named)
 
     return run
+
+
+def _own(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value
