@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import typer
 
+from .commands.calibrate import calibrate, resume
 from .commands.demo import demo
 from .commands.evaluate import evaluate
 from .commands.export_preset import export_preset
 from .commands.import_checkpoint import import_checkpoint
+from .commands.run_report import report
+from .commands.status import status, stop
 from .commands.verify import verify
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app.command()(calibrate)
+app.command()(resume)
+app.command()(status)
+app.command()(stop)
+app.command()(report)
 app.command("import")(import_checkpoint)
 app.command("export")(export_preset)
 app.command()(evaluate)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,14 @@ class RewardError(ValueError):
 
 
 class BatchTooLargeError(RuntimeError):
-    """The evaluator has not enough memory for this batch; a smaller one may still fit."""
+    """The evaluator has not enough memory for this batch; a smaller one may still fit.
+
+    `images` is its size, where it is not the one that was asked for.
+    """
+
+    def __init__(self, message: str = "", images: int | None = None) -> None:
+        super().__init__(message)
+        self.images = images
 
 
 class ImageTooLargeError(RuntimeError):
@@ -72,6 +79,20 @@ class Evaluator(Protocol):
 
     def images(self, vectors: Floats, bucket: Sequence[Sample]) -> NDArray[np.uint8]:
         """Pictures [K, len(bucket), H, W, 3] for previews and grids."""
+        ...
+
+
+@runtime_checkable
+class ConcurrentEvaluator(Evaluator, Protocol):
+    """An evaluator that draws several batches at once (`cluster.py`)."""
+
+    def answer(
+        self, pending: Sequence[Batch], vectors: Floats, bucket: Sequence[Sample], judge: str
+    ) -> tuple[Batch, Floats]:
+        """One of `pending` that is done, with its rewards or the `judge`'s values.
+
+        It may go on with the others. Raises as `run`; a BatchTooLargeError tells its images.
+        """
         ...
 
 

@@ -44,6 +44,10 @@ class JournalError(RuntimeError):
     """The journal cannot be opened, written, or continued with what was given."""
 
 
+class JournalBusyError(JournalError):
+    """Another process or run has the journal open for writing."""
+
+
 def connect(path: Path, uri: str) -> sqlite3.Connection:
     """Open the database of a SQLite URI; transactions are begun by hand."""
     with explained(path):
@@ -61,7 +65,7 @@ def lock_for_writing(path: Path) -> sqlite3.Connection:
         lock.execute("BEGIN EXCLUSIVE")
     except sqlite3.OperationalError as error:
         lock.close()
-        raise JournalError(
+        raise JournalBusyError(
             f"The journal {path} cannot be locked for writing ({error}): another run may be using "
             "it. Wait for that run or stop it, or give this run another name."
         ) from error

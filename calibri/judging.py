@@ -8,12 +8,14 @@ this run: one that is connected later judges a run that has ended long ago.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .configuration import RunConfig
 from .evaluation import (
     Batch,
     BatchTooLargeError,
+    ConcurrentEvaluator,
     Evaluator,
     Floats,
     Sample,
@@ -91,18 +93,36 @@ def judgement(judge: Judge, evaluation: Evaluation) -> Judgement:
 
 
 def scored(
-    evaluator: Evaluator, batch: Batch, evaluation: Evaluation, judge: str, config: RunConfig
-) -> Floats:
-    """The rewards of a batch [len(batch)], or a `judge`'s values of it.
+    evaluator: Evaluator,
+    pending: Sequence[Batch],
+    evaluation: Evaluation,
+    judge: str,
+    config: RunConfig,
+) -> tuple[Batch, Floats]:
+    """A batch of `pending` and its rewards [len(batch)], or a `judge`'s values of it.
 
-    Raises JudgeError where a judge cannot give them; else whatever the evaluator raises.
+    It is the first, or with a ConcurrentEvaluator whichever is done first. Raises JudgeError where
+    a judge cannot give them; else whatever the evaluator raises.
     """
     vectors, bucket = evaluation.vectors, evaluation.bucket
-    texts = [config.all_prompts[bucket[position].prompt] for _, position in batch]
+
+    def measured() -> tuple[Batch, Floats]:
+        if isinstance(evaluator, ConcurrentEvaluator):
+            batch, values = evaluator.answer(pending, vectors, bucket, judge)
+        else:
+            batch = pending[0]
+            values = (
+                evaluator.judge(batch, vectors, bucket, judge)
+                if judge
+                else evaluator.run(batch, vectors, bucket)
+            )
+        texts = [config.all_prompts[bucket[position].prompt] for _, position in batch]
+        return batch, check_rewards(values, batch, judge or config.reward, texts)
+
     if not judge:
-        return check_rewards(evaluator.run(batch, vectors, bucket), batch, config.reward, texts)
+        return measured()
     try:
-        return check_rewards(evaluator.judge(batch, vectors, bucket, judge), batch, judge, texts)
+        return measured()
     except (BatchTooLargeError, YieldedError):
         raise
     except (ValueError, RuntimeError, OSError) as error:  # an interrupt of the host is none of them

@@ -114,7 +114,7 @@ class Pilot:
             gain = f"gains {self.high:+.2g} at most, perhaps nothing, as far as the noise lets see"
         return (
             f"By its first generations the run draws {self.images:,} images at most, {size}, in "
-            f"{_duration(self.seconds)}, and {gain}."
+            f"{duration(self.seconds)}, and {gain}."
         )
 
 
@@ -141,7 +141,8 @@ def expected_gain(
     return low * spread.shifted(-_ERRORS) * unit, high * most * unit
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds in words, in the unit that suits them."""
     if seconds < 90:
         return f"{seconds:.0f} seconds"
     if seconds < 90 * 60:

@@ -199,7 +199,7 @@ class Session:
             return
         with self._fatal():
             self._journal.add_result(evaluation, batch, rewards, seconds)
-            self._pending.pop(0)
+            self._pending.remove(batch)
             self._images += len(batch)
             self._ran = True
             if not self._pending:
@@ -234,22 +234,22 @@ class Session:
         self._too_large = limit
 
     def _rewarded(self, evaluation: Evaluation) -> tuple[Batch, Floats, float]:
-        """The next batch with its rewards and seconds, halved until it fits in memory."""
+        """A batch with its rewards and seconds, halved until it fits in memory."""
         judge = self._request.judge
         while True:
-            batch = self._pending[0]
             started = time.monotonic()
             try:
-                rewards = scored(self.evaluator, batch, evaluation, judge, self._config)
-                return batch, rewards, time.monotonic() - started
-            except BatchTooLargeError:
-                if len(batch) == 1:
+                answer = scored(self.evaluator, self._pending, evaluation, judge, self._config)
+                return *answer, time.monotonic() - started
+            except BatchTooLargeError as error:
+                images = error.images or len(self._pending[0])
+                if images == 1:
                     raise
             with self._fatal():
-                self._pending = limited(self._pending, len(batch))
-                self._journal.replace_plan(evaluation, self._pending, too_large=len(batch))
+                self._pending = limited(self._pending, images)
+                self._journal.replace_plan(evaluation, self._pending, too_large=images)
                 self._too_large = too_many(self._journal.shortages())
-                self._journal.add_event(OUT_OF_MEMORY, {"images": len(batch)})
+                self._journal.add_event(OUT_OF_MEMORY, {"images": images})
 
     def _tell(self) -> None:
         """Tell the callbacks what they have not heard, and go on to what is to be done."""

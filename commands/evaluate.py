@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from .exit_codes import BAD_INPUT, FAILED, sentences
+
 if TYPE_CHECKING:
     from ..calibri.comparison import Comparison, Painter
     from ..calibri.comparison_files import ComparisonFiles
     from ..calibri.presets import Preset
 
-FAILED = 1
-BAD_INPUT = 2
-STOPPED = 130
 MOST = 3  # presets, and rewards beside the first; as the node has inputs
 DRAWN = "drawn"  # the folder of finished batches, in the report's
 
@@ -101,7 +99,7 @@ def evaluate(
     Stopped with Ctrl-C it goes on when it is called again with the same --output. Exits with 0,
     with 1 where the evaluation failed, with 2 and a sentence for bad input, with 130 when stopped.
     """
-    with _sentences(BAD_INPUT):
+    with sentences(BAD_INPUT):
         from ..calibri.presets import load_preset
         from ..calibri.setting_lists import parse_names
         from ..demo.scenes import IMAGE_SIZE
@@ -151,14 +149,14 @@ def evaluate(
             asked |= {"negative": negative, "guidance": guidance}
             prepared = _on_comfyui(files, loaded, reward, texts, asked)
         _check_output(output, str(prepared.about["id"]), overwrite)
-    with _sentences(FAILED):
+    with sentences(FAILED):
         report, files_ = _run(prepared, output)
     if as_json:
         typer.echo(json.dumps(report, ensure_ascii=False))
         return
-    from ..calibri.comparison_words import sentences
+    from ..calibri import comparison_words
 
-    for sentence in sentences(report):
+    for sentence in comparison_words.sentences(report):
         typer.echo(sentence)
     typer.echo(f"The report is {files_.page}.")
 
@@ -282,19 +280,3 @@ def _id(comparison: Comparison, painter: Painter) -> str:
     marks = [painter.mark(variant) for variant in range(len(comparison.variants))]
     told = json.dumps([asdict(comparison), marks])
     return hashlib.sha256(told.encode()).hexdigest()[:32]
-
-
-@contextmanager
-def _sentences(code: int) -> Iterator[None]:
-    """Expected errors end the command with their sentence and this exit code."""
-    from ..calibri.evaluation import ImageTooLargeError
-    from ..rewards.protocol import RewardUnavailableError
-
-    try:
-        yield
-    except (ValueError, OSError, RewardUnavailableError, ImageTooLargeError) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(code) from error
-    except KeyboardInterrupt as interrupt:
-        typer.echo("Stopped. The same command goes on.", err=True)
-        raise typer.Exit(STOPPED) from interrupt

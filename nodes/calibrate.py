@@ -12,8 +12,8 @@ import comfy.samplers
 from comfy_api.latest import io
 
 from ..calibri.coefficients import GRANULARITIES
-from ..calibri.ensemble_space import MAX_MEMBERS
 from ..calibri.search import PROFILES
+from ..calibri.settings import widget
 from . import folders, sockets
 from .messages import show_on_node
 
@@ -46,7 +46,7 @@ class CalibriCalibrate(io.ComfyNode):
                 sockets.Preset.Output(display_name="preset"),
                 io.Image.Output(display_name="report"),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
             is_output_node=True,
         )
 
@@ -57,9 +57,13 @@ class CalibriCalibrate(io.ComfyNode):
     @classmethod
     def execute(cls, **inputs: Any) -> io.NodeOutput:
         from .calibration_run import run_calibration
+        from .run_settings import with_settings
 
         say = partial(show_on_node, cls.hidden)
-        result = run_calibration(say=say, **inputs)
+        hidden = cls.hidden  # None where no server runs the node
+        graph = (hidden.prompt if hidden else None) or {}
+        node = (hidden.unique_id if hidden else None) or ""
+        result = run_calibration(say=say, graph=graph, node=node, **with_settings(inputs))
         say(result.text)
         shown = {"images": result.pictures, "text": (result.text,)}
         return io.NodeOutput(result.preset, result.report, ui=shown)
@@ -105,72 +109,62 @@ def calibration_inputs() -> list[io.Input]:
             for number in range(1, OTHER_REWARDS + 1)
         ),
         io.String.Input(
-            "negative", default="", multiline=True, tooltip="Negative prompt; unused at cfg 1."
+            "negative",
+            **widget("negative"),
+            multiline=True,
+            tooltip="Negative prompt; unused at cfg 1.",
         ),
         io.Combo.Input(
             "sampler",
             options=comfy.samplers.KSampler.SAMPLERS,
-            default="euler",
+            **widget("sampler"),
             tooltip="As in KSampler. Use the sampler you will use the preset with.",
         ),
         io.Combo.Input(
             "scheduler",
             options=comfy.samplers.KSampler.SCHEDULERS,
-            default="simple",
+            **widget("scheduler"),
             tooltip="As in KSampler.",
         ),
-        io.Int.Input(
-            "steps", default=15, min=1, max=200, tooltip="Fewer steps leave more to calibrate."
-        ),
+        io.Int.Input("steps", **widget("steps"), tooltip="Fewer steps leave more to calibrate."),
         io.Float.Input(
             "cfg",
-            default=1.0,
-            min=0.0,
-            max=30.0,
+            **widget("cfg"),
             step=0.1,
             tooltip="Classifier-free guidance; 1 for models with distilled guidance, as FLUX.1.",
         ),
         io.Float.Input(
             "guidance",
-            default=3.5,
-            min=0.0,
-            max=100.0,
+            **widget("guidance"),
             step=0.1,
             tooltip="As in FluxGuidance: 3.5 for FLUX.1-dev, 4 for FLUX.2, 6 for HunyuanVideo, "
             "0 for Chroma; models without distilled guidance ignore it.",
         ),
-        io.Int.Input(
-            "width", default=512, min=16, max=4096, step=16, tooltip="Of each image, in pixels."
-        ),
-        io.Int.Input(
-            "height", default=512, min=16, max=4096, step=16, tooltip="Of each image, in pixels."
-        ),
+        io.Int.Input("width", **widget("width"), step=16, tooltip="Of each image, in pixels."),
+        io.Int.Input("height", **widget("height"), step=16, tooltip="Of each image, in pixels."),
         io.Combo.Input(
             "granularity",
             options=list(GRANULARITIES),
-            default="gate",
+            **widget("granularity"),
             tooltip="block: one coefficient for each block. layer: one for each attention and MLP. "
             "gate: as layer, but image and text apart.",
         ),
         io.Combo.Input(
             "profile",
             options=list(PROFILES),
+            **widget("profile"),
             tooltip="default: evolution strategy with Adam, better with noisy rewards. "
             "paper: CMA-ES as published.",
         ),
         io.Int.Input(
             "generations",
-            default=60,
-            min=1,
-            max=100_000,
+            **widget("generations"),
             tooltip="At most. Each tries a population of candidates (16 by default) on every "
             "prompt of its bucket. Raise it and queue again to go on with a finished run.",
         ),
         io.Int.Input(
             "seed",
-            default=0,
-            min=0,
-            max=2**63 - 1,
+            **widget("seed"),
             control_after_generate=False,  # another seed is another run, not the same one continued
             tooltip="Of the search and of all its noise.",
         ),
@@ -184,9 +178,7 @@ def calibration_inputs() -> list[io.Input]:
         sockets.advanced(
             io.Int.Input(
                 "bucket_size",
-                default=0,
-                min=0,
-                max=1024,
+                **widget("bucket_size"),
                 tooltip="Prompts for each generation, and so images for each candidate; the paper "
                 "has 16. 0: 16 in the first two generations, then as many as their noise asks for.",
             )
@@ -194,9 +186,7 @@ def calibration_inputs() -> list[io.Input]:
         sockets.advanced(
             io.Int.Input(
                 "validate_every",
-                default=10,
-                min=1,
-                max=1000,
+                **widget("validate_every"),
                 tooltip="Generations between two measurements on the held-out prompts.",
             )
         ),
@@ -207,10 +197,16 @@ def calibration_inputs() -> list[io.Input]:
 def ending_inputs() -> list[io.Input]:
     """Further inputs of the node. They come last of all: widgets of saved workflows go by place."""
     return [
+        sockets.Settings.Input(
+            "settings",
+            optional=True,
+            tooltip="From Load Calibration Settings. It stands in for all widgets of this node, "
+            "run_name too.",
+        ),
         sockets.advanced(
             io.Boolean.Input(
                 "stop_early",
-                default=True,
+                **widget("stop_early"),
                 optional=True,
                 tooltip="End the search once the held-out prompts show that a further generation "
                 "would bring less than a tenth of what one has brought so far. Raise generations "
@@ -220,7 +216,7 @@ def ending_inputs() -> list[io.Input]:
         sockets.advanced(
             io.Boolean.Input(
                 "keep_anyway",
-                default=False,
+                **widget("keep_anyway"),
                 optional=True,
                 tooltip="Where nothing is better than the plain model no preset is saved. On, the "
                 "best of what was found is saved all the same, and says so.",
@@ -235,9 +231,7 @@ def _member_inputs() -> list[io.Input]:
         sockets.advanced(
             io.Int.Input(
                 "members",
-                default=1,
-                min=1,
-                max=MAX_MEMBERS,
+                **widget("members"),
                 optional=True,
                 tooltip="Above 1 an ensemble is searched: that many sets of coefficients and their "
                 "weights. Each member costs a forward in every step.",
@@ -246,7 +240,7 @@ def _member_inputs() -> list[io.Input]:
         sockets.advanced(
             io.Boolean.Input(
                 "guided_members",
-                default=False,
+                **widget("guided_members"),
                 optional=True,
                 tooltip="Two members, one for the prompt and one for the negative prompt, with "
                 "weights in place of the CFG scale; cfg, above 1, is the scale they start from.",

@@ -12,14 +12,14 @@ from ..calibri.coefficients import coefficient_space
 from ..calibri.configuration import RunConfig, run_record
 from ..calibri.ensemble_space import EnsembleSpace, ensemble_space
 from ..calibri.judging import DIVERSITY
-from ..calibri.presets import Guidance, Preset
+from ..calibri.presets import Guidance, Preset, fingerprint
 from ..calibri.prompts import split_prompts
 from ..calibri.warm_start import warm_start
 from ..rewards.weights_mark import weights_of
 from . import identity, model_options
 from .calibrate import MOST_HELD_OUT
 from .decoding import Preview
-from .patching import backbone_of
+from .patching import backbone_of, diffusion_model
 from .sampling import ComfyEvaluator, SamplerSettings
 
 if TYPE_CHECKING:
@@ -37,6 +37,16 @@ class Prepared:
     config: RunConfig
     space: EnsembleSpace
     evaluator: ComfyEvaluator
+
+    @property
+    def base_model(self) -> str:
+        """The name of the model's file, for its presets."""
+        return identity.file_name(self.model)
+
+    @property
+    def fingerprint(self) -> str:
+        """What the model's presets are known to fit by."""
+        return fingerprint(diffusion_model(self.model))
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -16,13 +16,13 @@ from ..calibri.figure import draw_report
 from ..calibri.journal import Journal
 from ..calibri.judging import DIVERSITY, Judgement
 from ..calibri.preset_metadata import held_out
-from ..calibri.presets import Preset, RewardChange, describe_members, fingerprint, save_preset
+from ..calibri.presets import Preset, RewardChange, describe_members, save_preset
 from ..calibri.report import build_report, save_picture, save_report
 from ..calibri.selection import Interval
 from ..calibri.verdict import judged, objections, verdict
-from . import folders, identity, runs
+from . import folders, runs
 from .calibration_inputs import Prepared
-from .patching import diffusion_model
+from .run_settings import copy_settings
 
 PICTURED = 8  # confirmation samples in the before/after grid
 # Of a run's sampling settings, those that its preset tells its users.
@@ -58,6 +58,7 @@ def conclude(prepared: Prepared, run_id: str, outcome: Outcome, journal: Journal
     else:
         save_preset(folder / runs.PRESET, preset, overwrite=True)
     save_report(folder / runs.REPORT, numbers)
+    copy_settings(run_id, folder)
     before, after, captions = _pictures(prepared, outcome)
     report = draw_report(numbers, before, after, captions)
     save_picture(folder / runs.REPORT_PICTURE, report)
@@ -87,8 +88,7 @@ def make_preset(
     diversity: RewardChange | None = None,
 ) -> Preset:
     """The preset with this vector [D] and what was measured of it."""
-    model, space, config = prepared.model, prepared.space, prepared.config
-    base = identity.file_name(model)
+    space, config, base = prepared.space, prepared.config, prepared.base_model
     return Preset(
         family=space.backbone.family,
         blocks=dict(space.backbone.blocks),
@@ -97,7 +97,7 @@ def make_preset(
         guidance=space.guidance,
         title=f"{base}: {config.reward}",
         base_model=base,
-        fingerprint=fingerprint(diffusion_model(model)),
+        fingerprint=prepared.fingerprint,
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         sampling={name: value for name, value in config.sampling.items() if name in _TOLD},
         rewards=rewards,

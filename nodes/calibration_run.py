@@ -11,17 +11,30 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from comfy.model_management import InterruptProcessingException
+
 from ..calibri.calibration import calibrate
 from ..calibri.journal import Journal
+from ..calibri.stop_request import heeding
 from . import runs
 from .calibration_inputs import prepare
 from .calibration_result import RunResult, conclude
+from .model_origin import Graph
 from .progress import Progress
+from .run_settings import keep_settings, settings_of
 from .start_note import with_start
 
 
-def run_calibration(run_name: str, say: Callable[[str], None], **inputs: Any) -> RunResult:
+def run_calibration(
+    run_name: str,
+    say: Callable[[str], None],
+    graph: Graph | None = None,
+    node: str = "",
+    **inputs: Any,
+) -> RunResult:
     """Calibrate, or go on with, the run of these inputs (`prepare`); `say` hears how it goes.
+
+    `graph` is the prompt that they come from, by its node `node`.
 
     Raises ValueError with one sentence for what does not fit together, before anything is sampled;
     whatever is raised later leaves the run's journal resumable.
@@ -31,6 +44,7 @@ def run_calibration(run_name: str, say: Callable[[str], None], **inputs: Any) ->
         say(with_start("", start, prepared).strip())
     config, space, evaluator = prepared.config, prepared.space, prepared.evaluator
     folder = runs.run_folder(run_name, prepared.settings)
+    keep_settings(folder, settings_of(run_name, inputs, prepared, graph or {}, node), start)
     if evaluator.preview is not None:
         evaluator.preview.say = say
     progress = Progress(evaluator, space, config.validation_samples(), say)
@@ -45,6 +59,7 @@ def run_calibration(run_name: str, say: Callable[[str], None], **inputs: Any) ->
             progress.on_generation,
             progress.on_batch,
             runs.host_versions(),
+            heeding(folder, InterruptProcessingException),
         )
         result = conclude(prepared, folder.name, outcome, journal)
     return replace(result, text=with_start(result.text, start, prepared))

@@ -26,6 +26,7 @@ from .prompt_tools import CalibriLoadPrompts, CalibriPromptTemplate, CalibriSpli
 from .prompts import CalibriPromptSet
 from .rewards import CalibriDemoReward, CalibriLoadReward
 from .scoring import CalibriPickBest, CalibriScoreImages
+from .settings import CalibriLoadSettings
 from .workflow_reward import CalibriRewardInput, CalibriWorkflowReward
 
 
@@ -56,6 +57,7 @@ class CalibriExtension(ComfyExtension):
             CalibriLoadPreset,
             CalibriLoadPrompts,
             CalibriLoadReward,
+            CalibriLoadSettings,
             CalibriPickBest,
             CalibriPresetInWorkflow,
             CalibriPromptSet,

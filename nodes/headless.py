@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +41,7 @@ class ModelFiles:
         None  # as in CLIPLoader; None: what the model's family is called
     )
     vae: Path | None = None
+    weight_dtype: str | None = None  # of `diffusion_model`, as in Load Diffusion Model
 
 
 @dataclass(frozen=True)
@@ -67,29 +70,53 @@ def find_comfyui(named: Path | None = None) -> Path:
     )
 
 
-def start_comfyui(comfyui: Path, cpu: bool | None = None, base: Path | None = None) -> None:
+def start_comfyui(
+    comfyui: Path,
+    cpu: bool | None = None,
+    base: Path | None = None,
+    user: Path | None = None,
+    output: Path | None = None,
+) -> None:
     """Make ComfyUI's modules importable in this process, once, with its model folders and ours.
 
-    `cpu` None computes on the accelerator where there is one. `base` is where models, user, input
-    and output folders are in the place of ComfyUI's own. Raises HeadlessError where this Python
-    lacks what ComfyUI imports.
+    `cpu` None computes on the accelerator where there is one. For the folders see `open_folders`.
+    Raises HeadlessError where this Python lacks what ComfyUI imports.
     """
-    own = {PACK, PACK.resolve()}
-    sys.path[:] = [entry for entry in sys.path if Path(entry or os.getcwd()).absolute() not in own]
-    sys.path.insert(0, str(comfyui))
-    try:
+    open_folders(comfyui, base, user, output)
+    import_comfyui(comfyui, cpu)
+
+
+def import_comfyui(comfyui: Path, cpu: bool | None = None) -> None:
+    """The rest of `start_comfyui`, after `open_folders`."""
+    with _importing(comfyui):
         from comfy.cli_args import args
 
         args.cpu = not _has_accelerator() if cpu is None else cpu
+        import comfy_api.latest  # noqa: F401
+
+
+def open_folders(
+    comfyui: Path, base: Path | None = None, user: Path | None = None, output: Path | None = None
+) -> None:
+    """Make ComfyUI's folders known in this process, quickly: PyTorch is not imported.
+
+    As ComfyUI's own options, `base` is where models, user, input and output folders are in the
+    place of ComfyUI's, `user` and `output` say so of one. Raises HeadlessError as `start_comfyui`.
+    """
+    own = {PACK, PACK.resolve()}
+    sys.path[:] = [entry for entry in sys.path if Path(entry or os.getcwd()).absolute() not in own]
+    if str(comfyui) not in sys.path:
+        sys.path.insert(0, str(comfyui))
+    with _importing(comfyui):
+        from comfy.cli_args import args
+
         if base is not None:
             args.base_directory = str(base)
-        import comfy.sd  # noqa: F401
-        import comfy_api.latest  # noqa: F401
-    except ImportError as error:
-        raise HeadlessError(
-            f"ComfyUI in {comfyui} cannot be imported by {sys.executable} ({error}): run this with "
-            "the Python that runs ComfyUI."
-        ) from error
+        import folder_paths
+    if user is not None:
+        folder_paths.set_user_directory(str(user))
+    if output is not None:
+        folder_paths.set_output_directory(str(output))
     more = comfyui / "extra_model_paths.yaml"
     if base is None and more.is_file():
         from utils.extra_config import load_extra_path_config
@@ -98,6 +125,17 @@ def start_comfyui(comfyui: Path, cpu: bool | None = None, base: Path | None = No
     from . import folders
 
     folders.register()
+
+
+@contextmanager
+def _importing(comfyui: Path) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise HeadlessError(
+            f"ComfyUI in {comfyui} cannot be imported by {sys.executable} ({error}): run this with "
+            "the Python that runs ComfyUI."
+        ) from error
 
 
 def load(files: ModelFiles) -> Pipeline:
@@ -119,17 +157,38 @@ def load(files: ModelFiles) -> Pipeline:
             ),
         )
     if files.diffusion_model is not None:
-        model = _read("diffusion model", files.diffusion_model, comfy.sd.load_diffusion_model)
+        options = _weight_options(files.weight_dtype)
+        model = _read(
+            "diffusion model",
+            files.diffusion_model,
+            lambda path: comfy.sd.load_diffusion_model(path, model_options=options),
+        )
     if model is None:
         raise HeadlessError("There is no model: give --checkpoint, or --diffusion-model.")
     if files.text_encoders:
         clip = _text_encoder(model, files)
     if files.vae is not None:
-        vae = _read("VAE", files.vae, _load_vae)
+        vae = load_vae(files.vae)
     for part, option in ((clip, "--text-encoder"), (vae, "--vae")):
         if part is None:
             raise HeadlessError(f"The model has no {option[2:].replace('-', ' ')}: give {option}.")
     return Pipeline(model, clip, vae)
+
+
+def _weight_options(weight_dtype: str | None) -> dict[str, Any]:
+    """What Load Diffusion Model makes of its weight_dtype."""
+    import torch
+
+    if not weight_dtype or weight_dtype == "default":
+        return {}
+    name = weight_dtype.removesuffix("_fast")
+    if name not in ("fp8_e4m3fn", "fp8_e5m2"):
+        raise HeadlessError(
+            f"The weight dtype {weight_dtype!r} does not exist: choose default, fp8_e4m3fn, "
+            "fp8_e4m3fn_fast or fp8_e5m2."
+        )
+    options: dict[str, Any] = {"dtype": getattr(torch, name.replace("fp8", "float8"))}
+    return {**options, "fp8_optimizations": True} if name != weight_dtype else options
 
 
 def reward_named(name: str) -> Reward:
@@ -185,6 +244,11 @@ def _text_encoder(model: ModelPatcher, files: ModelFiles) -> CLIP:
             clip_type=known.get(kind, comfy.sd.CLIPType.STABLE_DIFFUSION),
         ),
     )
+
+
+def load_vae(path: Path) -> VAE:
+    """The VAE of a file. Raises HeadlessError where there is none."""
+    return _read("VAE", path, _load_vae)
 
 
 def _load_vae(path: str) -> VAE:

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ..calibri.before_after import before_and_after
+from ..calibri.course_words import generation_words
 
 if TYPE_CHECKING:
     from ..calibri.calibration import GenerationSummary
@@ -53,30 +54,7 @@ class Progress:
         """Preview the search's mean as it stands."""
         if self._before is None:
             self._before = self._evaluator.images(self._space.identity[None], self._samples)[0]
-        warning = _warning(self._evaluator.reward_name, summary)
-        expected = "" if summary.pilot is None else f". {summary.pilot.sentence}"
-        self._say(_words(summary) + warning + expected)
+        self._say(generation_words(self._evaluator.reward_name, summary))
         after = self._evaluator.images(summary.vector[None], self._samples)[0]
         picture = Image.fromarray(before_and_after(self._before, after))
         self._bar.update_absolute(self._done, self._total, ("JPEG", picture, PREVIEW_SIDE))
-
-
-def _words(summary: GenerationSummary) -> str:
-    validated = summary.validation
-    held_out = "" if validated is None else f", {validated:.4g} on held-out prompts"
-    return (
-        f"Generation {summary.generation} of {summary.generations}: mean reward "
-        f"{summary.mean:.4g} (candidates {summary.worst:.4g} to {summary.best:.4g}){held_out}"
-    )
-
-
-def _warning(reward: str, summary: GenerationSummary) -> str:
-    """What to say where a generation has taught the search nothing."""
-    if summary.warning:
-        return f". {summary.warning.removesuffix('.')}"
-    if summary.best != summary.worst:
-        return ""
-    return (
-        f". {reward} scores every candidate alike, so the search learns nothing: see with Score "
-        "Images whether it tells pictures of these prompts apart"
-    )

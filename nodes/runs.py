@@ -80,6 +80,32 @@ def settings_of(folder: Path) -> Any:
     return None if held is None else {k: value for k, value in held.items() if k != _NAME}
 
 
+def find_run(run_id: str) -> Path:
+    """The folder of the run that is called so. Raises ValueError where there is none."""
+    folder = runs_folder() / run_id
+    named = Path(run_id).name == run_id and settings_of(folder) is not None
+    if not named:
+        known = ", ".join(all_runs()) or "there are none"
+        raise ValueError(f"There is no run {run_id!r} in {runs_folder()} ({known}).")
+    return folder
+
+
+def all_runs() -> list[str]:
+    """Every run's id."""
+    return sorted(file.parent.name for file in runs_folder().glob(f"*/{CONFIG}"))
+
+
+def check_settings_of(run_id: str, settings: dict[str, Any]) -> None:
+    """Raises ValueError where a run was made with other settings, and says which."""
+    from ..calibri.configuration import differing_settings
+
+    if changed := differing_settings(settings_of(find_run(run_id)), settings):
+        raise ValueError(
+            f"The run {run_id!r} cannot go on with this: {'; '.join(changed)}. Where its workflow "
+            "changes the model by other nodes, go on with it in the page."
+        )
+
+
 def host_versions() -> dict[str, str]:
     """ComfyUI's version, for the journal."""
     from comfyui_version import __version__

@@ -10,6 +10,8 @@ from comfy_api.latest import io
 Prompts = io.Custom("CALIBRI_PROMPTS")  # tuple[str, ...]
 Reward = io.Custom("CALIBRI_REWARD")  # rewards.protocol.Reward
 Preset = io.Custom("CALIBRI_PRESET")  # calibri.presets.Preset
+QRM = io.Custom("CALIBRI_QRM")  # qrm.files.QRMFile
+Settings = io.Custom("CALIBRI_SETTINGS")  # calibri.settings.RunSettings
 
 
 def advanced(widget: Any) -> Any:

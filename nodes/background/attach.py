@@ -15,6 +15,7 @@ from ...calibri.continuation import found_preset
 from ...calibri.journal import Journal
 from ...calibri.presets import Preset, load_preset, save_preset
 from .. import runs
+from ..run_settings import BACKGROUND_START
 from .node import FROM_RESULT, NEW, REFUSE
 from .record import FINISHED, INTERRUPTED, PAUSED, RUNNING, STOPPED, Record
 from .registry import Registry, settle
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from ..calibration_inputs import Prepared
     from .pace import Pace
 
-START = "start.safetensors"  # the preset of another run that a run began at
+START = BACKGROUND_START  # the preset of another run that a run began at
 
 
 @dataclass(frozen=True)

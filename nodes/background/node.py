@@ -67,6 +67,7 @@ class CalibriCalibrateBackground(io.ComfyNode):
         **inputs: Any,
     ) -> io.NodeOutput:
         from ..calibration_inputs import prepare
+        from ..run_settings import keep_settings, settings_of, with_settings
         from ..start_note import with_start
         from . import job
         from .attach import Wish, attach, attach_rebuilt
@@ -74,6 +75,8 @@ class CalibriCalibrateBackground(io.ComfyNode):
         from .pace import Pace
 
         registry = job.registry()
+        inputs = with_settings({**inputs, "run_name": run_name})
+        run_name = inputs.pop("run_name")
         number, prompt = cls.hidden.unique_id, cls.hidden.prompt or {}
         pace = Pace()
 
@@ -92,6 +95,10 @@ class CalibriCalibrateBackground(io.ComfyNode):
             if number in prompt:
                 given = prompt[number]["inputs"]
                 job.remember(_digest({n: v for n, v in given.items() if not is_link(v)}), run)
+        if flight is None:
+            start = inputs.get("start_from")
+            asked = settings_of(run_name, inputs, prepared, prompt, number)
+            keep_settings(run.folder, asked, start)
         preset, report, text = outputs(run, prepared, registry)
         text = with_start(text, inputs.get("start_from"), prepared)
         show_on_node(cls.hidden, text)

@@ -1,0 +1,223 @@
+"""Workers on a Ray cluster: one actor each, begun when there is room for it, replaced when it dies.
+
+As many are wanted as were asked for, or as the cluster has room for: a machine that joins gets
+workers, one that leaves takes its own along, and what they were doing is told as lost. Nothing here
+knows what they do (`cluster.py`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .cluster_worker import Answer, EvaluatorFactory, Task, Worker, WorkerError
+
+LOOK_AGAIN = 5.0  # seconds between two looks at what the cluster has
+MOST_FAILED_STARTS = 3  # in a row, before any worker has started
+RETRY_AFTER = 10.0  # seconds, times the failures in a row
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a worker takes of the cluster, and how long it may take."""
+
+    gpus: float = 0.0
+    cpus: float = 1.0
+    batch_seconds: float = 900.0
+    """After so many a worker that draws counts as hung."""
+    start_seconds: float = 1800.0
+    """The same for loading its models."""
+
+
+@dataclass(frozen=True)
+class Landed:
+    """A task that is over: with its answer, or lost with its worker, and why."""
+
+    task: Task
+    answer: Answer | None
+    lost: str = ""
+
+
+@dataclass
+class _Member:
+    """One worker: an actor, what it is asked now, and since when."""
+
+    actor: Any
+    state: str
+    """"waiting" for room on the cluster, "starting", "idle" or "busy"."""
+    reference: Any
+    since: float
+    place: str = ""
+    task: Task | None = None
+
+
+class WorkerPool:
+    """The workers of one driver. `wanted` workers, or with None as many as there is room for.
+
+    `told` hears what the first worker's evaluator says of itself; a worker that says otherwise is
+    let go. `say` hears of workers that come, go and fail. Ray must be connected to.
+    """
+
+    def __init__(
+        self,
+        factory: EvaluatorFactory,
+        needs: Needs,
+        wanted: int | None,
+        say: Callable[[str], None],
+        same: Callable[[Any, Any], bool],
+    ) -> None:
+        import ray
+
+        self._ray = ray
+        self._actor: Any = ray.remote(Worker)
+        self._factory = ray.put(factory)
+        self._needs, self._asked, self._say, self._same = needs, wanted, say, same
+        self._members: list[_Member] = []  # that are not lost
+        self._failed = 0
+        self._not_before = 0.0
+        self._looked = -LOOK_AGAIN
+        self.told: Any = None
+        self.started = 0
+        """Workers that have started since the beginning."""
+        self.busy_seconds = 0.0
+        """That workers have drawn, all together."""
+        self.wanted = wanted or 1
+
+    @property
+    def idle(self) -> int:
+        """Workers that could take a task."""
+        return sum(member.state == "idle" for member in self._members)
+
+    @property
+    def places(self) -> list[str]:
+        """Where the workers are that have started."""
+        return [m.place for m in self._members if m.state in ("idle", "busy")]
+
+    def assign(self, task: Task) -> None:
+        """Give a task to an idle worker; there must be one."""
+        member = next(member for member in self._members if member.state == "idle")
+        member.task, member.state, member.since = task, "busy", time.monotonic()
+        member.reference = member.actor.do.remote(task)
+
+    def look(self, seconds: float) -> list[Landed]:
+        """Wait up to `seconds` for something to happen; what is over, in its order.
+
+        Raises WorkerError where no worker can be started.
+        """
+        self._fill()
+        waiting = {m.reference: m for m in self._members if m.reference is not None}
+        landed: list[Landed] = []
+        if waiting:
+            ready, _ = self._ray.wait(list(waiting), timeout=seconds, fetch_local=True)
+            for reference in ready:
+                landed += self._ended(waiting[reference])
+        else:
+            time.sleep(seconds)
+        for member in list(self._members):
+            landed += self._hung(member)
+        return landed
+
+    def close(self) -> None:
+        """End all workers."""
+        for member in self._members:
+            self._ray.kill(member.actor)
+        self._members.clear()
+
+    def _fill(self) -> None:
+        """Begin workers until there are as many as are wanted."""
+        now = time.monotonic()
+        if self._asked is None and now - self._looked >= LOOK_AGAIN:
+            self._looked = now
+            self.wanted = max(self._room(), 1)
+        if now < self._not_before:
+            return
+        while len(self._members) < self.wanted:
+            actor = self._actor.options(
+                num_gpus=self._needs.gpus, num_cpus=self._needs.cpus, scheduling_strategy="SPREAD"
+            ).remote()
+            self._members.append(_Member(actor, "waiting", actor.where.remote(), now))
+
+    def _room(self) -> int:
+        """How many workers the cluster has room for, what runs on it counted in."""
+        needs, found = self._needs, 0
+        for node in self._ray.nodes():
+            if not node["Alive"]:
+                continue
+            has, limits = node["Resources"], []
+            if needs.gpus:
+                limits.append(has.get("GPU", 0.0) / needs.gpus)
+            if needs.cpus:
+                limits.append(has.get("CPU", 0.0) / needs.cpus)
+            # Without GPUs one worker has a whole machine's processor.
+            found += int(min(limits)) if needs.gpus else min(1, int(min(limits, default=1)))
+        return found
+
+    def _ended(self, member: _Member) -> list[Landed]:
+        """See to a worker whose question is answered, or that is gone."""
+        now, task = time.monotonic(), member.task
+        try:
+            answer = self._ray.get(member.reference)
+        except self._ray.exceptions.RayError as error:
+            return self._lose(member, _why(error))
+        if member.state == "waiting":
+            member.place, member.state, member.since = answer, "starting", now
+            member.reference = member.actor.start.remote(self._factory)
+            return []
+        if member.state == "starting":
+            self._start(member, answer)
+            return []
+        if "CUDA error" in answer.message:  # nothing computes in this process any more
+            return self._lose(member, f"its device failed ({answer.message})")
+        self.busy_seconds += now - member.since
+        member.state, member.reference, member.task = "idle", None, None
+        assert task is not None
+        return [Landed(task, answer)]
+
+    def _start(self, member: _Member, answer: Answer) -> None:
+        """Take a worker in that has its models, or let it go."""
+        why = answer.message
+        if not answer.kind and self.told is not None and not self._same(self.told, answer.value):
+            why = "its files, or what it draws with, are not those of the other workers"
+        if answer.kind or why:
+            self._lose(member, why)
+            return
+        self._failed = 0
+        self.started += 1
+        if self.told is None:
+            self.told = answer.value
+        member.state, member.reference = "idle", None
+        self._say(f"A worker is ready on {member.place}, after {answer.seconds:.0f} s.")
+
+    def _hung(self, member: _Member) -> list[Landed]:
+        limits = {"busy": self._needs.batch_seconds, "starting": self._needs.start_seconds}
+        limit = limits.get(member.state)
+        if limit is None or time.monotonic() - member.since < limit:
+            return []
+        return self._lose(member, f"it gave no answer for {limit:.0f} s")
+
+    def _lose(self, member: _Member, why: str) -> list[Landed]:
+        """Let a worker go that died, hangs or cannot start; another takes its place."""
+        self._members.remove(member)
+        self._ray.kill(member.actor)
+        place = f" on {member.place}" if member.place else ""
+        self._say(f"A worker{place} is replaced: {why}.".replace("..", "."))
+        if member.state != "busy":
+            self._failed += 1
+            self._not_before = time.monotonic() + RETRY_AFTER * (self._failed - 1)
+            if not self.started and self._failed >= MOST_FAILED_STARTS:
+                raise WorkerError(f"No worker can be started: {why}")
+            return []
+        assert member.task is not None
+        return [Landed(member.task, None, why)]
+
+
+def _why(error: Exception) -> str:
+    """Ray's error in one line."""
+    name = type(error).__name__
+    if "OutOfMemory" in name:
+        return "its machine's memory ran out"
+    if name in ("ActorDiedError", "ActorUnavailableError", "RayActorError", "WorkerCrashedError"):
+        return "its process has ended"
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), name)

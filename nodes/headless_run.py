@@ -1,0 +1,194 @@
+"""A calibration of the command line: from its settings to what it leaves, without a server.
+
+The same preparation, journal, run folders and files as the node's, so that either goes on with the
+other's run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..calibri.settings import ModelNames, RunSettings
+from . import runs
+from .headless import HeadlessError, ModelFiles, Pipeline, load, reward_named
+
+if TYPE_CHECKING:
+    from ..calibri.outcome import GenerationSummary, Outcome
+    from ..rewards.protocol import Reward
+    from .calibration_inputs import Prepared
+    from .calibration_result import RunResult
+
+Count = Callable[[int, int], None]
+Say = Callable[[str], None]
+# Folders of ComfyUI's where a part's files are looked for by their names.
+_FOLDERS = {
+    "checkpoint": "checkpoints",
+    "diffusion_model": "diffusion_models",
+    "text_encoder": "text_encoders",
+    "vae": "vae",
+}
+
+
+def model_files(names: ModelNames) -> ModelFiles:
+    """The files of these paths or names. Raises HeadlessError for one that is nowhere."""
+    encoders = [_file("text_encoder", name) for name in names.text_encoders]
+    return ModelFiles(
+        checkpoint=_file("checkpoint", names.checkpoint),
+        diffusion_model=_file("diffusion_model", names.diffusion_model),
+        text_encoders=tuple(file for file in encoders if file is not None),
+        text_encoder_type=names.text_encoder_type or None,
+        vae=_file("vae", names.vae),
+        weight_dtype=names.weight_dtype or None,
+    )
+
+
+def prepare_settings(
+    settings: RunSettings,
+    rewards: Callable[[str], Reward] = reward_named,
+    watch: Callable[[int, int], None] | None = None,
+    images_at_once: int | None = None,
+) -> Prepared:
+    """What these settings make, its model loaded; prompts are texts.
+
+    Raises ValueError with one sentence for what is missing or does not fit together.
+    """
+    import torch
+
+    from ..calibri.presets import load_preset
+    from .calibration_inputs import prepare
+
+    check_settings(settings)
+    first, *others = (rewards(name) for name in (settings.reward, *settings.other_rewards))
+    with torch.inference_mode():
+        loaded: Pipeline = load(model_files(settings.model))
+        preview = settings.model.preview_vae
+        prepared = prepare(
+            model=loaded.model,
+            clip=loaded.clip,
+            vae=loaded.vae,
+            prompts=settings.prompts,
+            held_out=settings.held_out or None,
+            reward=first,
+            **{f"other_reward_{number}": other for number, other in enumerate(others, 1)},
+            start_from=load_preset(settings.start_from) if settings.start_from else None,
+            preview_vae=_preview_vae(preview) if preview else None,
+            watch=watch,
+            **settings.values,
+        )
+    prepared.evaluator.images_at_once = images_at_once
+    return prepared
+
+
+def check_settings(settings: RunSettings) -> None:
+    """ValueError for what no calibration can do without, before anything is loaded."""
+    if not settings.model.checkpoint and not settings.model.diffusion_model:
+        raise ValueError(
+            "There is no model: give --checkpoint or --diffusion-model, or name it in the settings "
+            "file under [model]."
+        )
+    if not settings.prompts:
+        raise ValueError("There are no prompts: give --prompts a .txt file, one prompt a line.")
+    if not settings.reward:
+        raise ValueError("There is no reward: give --reward, for example PickScore.")
+    if len(settings.other_rewards) > 3:
+        raise ValueError(
+            f"There are {len(settings.other_rewards)} other rewards: give at most three."
+        )
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run that has come to its end."""
+
+    outcome: Outcome
+    result: RunResult
+
+
+def open_run(settings: RunSettings, record: Mapping[str, Any], start: Path | None) -> Path:
+    """The folder of the run with this record, which gets its settings file; made if need be."""
+    from ..calibri.presets import load_preset
+    from .run_settings import START, keep_settings
+
+    folder = runs.run_folder(settings.name, dict(record))
+    # Paths that hold from every folder.
+    kept = replace(settings, model=_absolute(settings.model), start_from=START if start else "")
+    keep_settings(folder, kept, load_preset(start) if start else None)
+    return folder
+
+
+def run(prepared: Prepared, folder: Path, say: Say, count: Count) -> Ended:
+    """Calibrate, or go on with, the run in `folder`.
+
+    Raises StopRequestedError where `comfyui-calibri stop` asked for it, JournalError where another
+    process works on the run, and whatever the model or the reward raises; all of it is kept.
+    """
+    import torch
+
+    from ..calibri.calibration import calibrate
+    from ..calibri.course_words import generation_words
+    from ..calibri.journal import Journal
+    from ..calibri.stop_request import heeding
+    from .calibration_result import conclude
+
+    config, evaluator = prepared.config, prepared.evaluator
+
+    def on_generation(summary: GenerationSummary) -> None:
+        say(generation_words(config.reward, summary))
+
+    with torch.inference_mode(), Journal.open(folder / runs.JOURNAL) as journal:
+        if evaluator.preview is not None:
+            evaluator.preview.say = say
+            evaluator.preview.remember(journal)
+        outcome = calibrate(
+            config,
+            prepared.space,
+            evaluator,
+            journal,
+            on_generation,
+            count,
+            runs.host_versions(),
+            heeding(folder),
+        )
+        return Ended(outcome, conclude(prepared, folder.name, outcome, journal))
+
+
+def _file(part: str, name: str) -> Path | None:
+    """A path as it is, else the file of that name in ComfyUI's folders; None for ""."""
+    import folder_paths
+
+    if not name:
+        return None
+    if Path(name).is_file():
+        return Path(name)
+    found = folder_paths.get_full_path(_FOLDERS[part], name)
+    if found is None:
+        raise HeadlessError(
+            f"There is no {part.replace('_', ' ')} {name!r}, neither as a path nor in ComfyUI's "
+            f"models/{_FOLDERS[part]}: check its name."
+        )
+    return Path(found)
+
+
+def _absolute(names: ModelNames) -> ModelNames:
+    def whole(name: str) -> str:
+        return str(Path(name).absolute()) if name and Path(name).is_file() else name
+
+    return replace(
+        names,
+        checkpoint=whole(names.checkpoint),
+        diffusion_model=whole(names.diffusion_model),
+        text_encoders=tuple(whole(name) for name in names.text_encoders),
+        vae=whole(names.vae),
+        preview_vae=whole(names.preview_vae),
+    )
+
+
+def _preview_vae(name: str) -> Any:
+    from .headless import load_vae
+
+    path = _file("vae", name)
+    assert path is not None
+    return load_vae(path)
