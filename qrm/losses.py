@@ -159,7 +159,8 @@ def without_outliers(gradient: Tensor, times: float) -> Tensor:
     if times <= 0 or len(lengths) == 1:
         return gradient
     shorter = (limit / lengths.clamp(min=1e-30)).clamp(max=1.0)
-    return gradient * shorter.view(-1, *[1] * (gradient.ndim - 1))
+    kept: Tensor = gradient * shorter.view(-1, *[1] * (gradient.ndim - 1))
+    return kept
 
 
 def _size(vectors: Vectors) -> Tensor:
