@@ -19,6 +19,12 @@ export function number(value, places) {
   return value.toFixed(places).replace("-", "−");
 }
 
+/** A reward: four digits are more than it is known to. */
+export function short(value) {
+  const size = Math.abs(value);
+  return number(value, size >= 100 ? 1 : size >= 1 || size === 0 ? 2 : size >= 0.1 ? 3 : 4);
+}
+
 /** As `number`, with its sign. */
 export function signed(value, places) {
   return `${value < 0 ? "" : "+"}${number(value, places)}`;

@@ -20,7 +20,7 @@ def generations_of(run: Run, since: int = 0) -> list[dict[str, Any]]:
     reward; sigma, where it ran since ComfyUI's start; step, how far a coefficient of a candidate is
     from their mean (root mean square, which is sigma but for chance); images and seconds;
     validation, and its gain over the plain model (mean, low and high of the paired 95 % interval),
-    where validated; vector, the candidates' mean [D], of every so many generations.
+    where validated; vector, the candidates' mean [D], of every so many generations and of the last.
 
     Generation 0 has the plain model's validation and vector alone. The last row may still get its
     validation: ask from it on again. Raises JournalError for a journal that cannot be read.
@@ -35,7 +35,7 @@ def generations_of(run: Run, since: int = 0) -> list[dict[str, Any]]:
 
             with Journal.read(path) as journal:
                 _read_on(rows, journal, run)
-        told = [_row(run, row) for row in rows[since:]]
+        told = [_row(run, row, row is rows[-1]) for row in rows[since:]]
         if path.is_file() and len(rows) > 1:
             rows.pop()  # its validation may still come
         return told
@@ -102,10 +102,10 @@ def _prompt_means(evaluation: Evaluation) -> Any:
     return prompt_means(evaluation.rewards[0], evaluation.bucket)
 
 
-def _row(run: Run, row: dict[str, Any]) -> dict[str, Any]:
+def _row(run: Run, row: dict[str, Any], is_last: bool) -> dict[str, Any]:
     number, stride = row["generation"], 1
     while run.record.progress.generations > MOST_VECTORS * stride:
         stride *= 2
     unknown = dict.fromkeys(("mean", "best", "worst", "step", "images", "seconds"))
-    vector = np.round(row["vector"], 4).tolist() if number % stride == 0 else None
+    vector = np.round(row["vector"], 4).tolist() if is_last or number % stride == 0 else None
     return {**unknown, **row, "sigma": run.sigmas.get(number), "vector": vector}

@@ -3,6 +3,7 @@
 import { app } from "../../../scripts/app.js";
 import { button, made, setText } from "../elements.js";
 import { t } from "../language.js";
+import { openPanel } from "../watch/open.js";
 import {
   ACTIONS,
   buttonWords,
@@ -16,6 +17,9 @@ import {
   waitWords,
   workWords,
 } from "./words.js";
+
+const WATCH = { label: t("watch.open"), hint: t("watch.openHint"), icon: "pi pi-chart-line" };
+const LABELLED = { ...ACTIONS, watch: WATCH, delete: DELETE };
 
 export class RunCard {
   #runs;
@@ -33,6 +37,7 @@ export class RunCard {
     const buttons = made("div", "calibri-buttons");
     for (const [name, action] of Object.entries(ACTIONS))
       buttons.append(this.#button(name, action, () => this.#runs.act(this.#run.id, name)));
+    buttons.append(this.#button("watch", WATCH, () => openPanel(this.#run.id)));
     const remove = this.#button("delete", { ...DELETE, label: "" }, () => this.#askToDelete());
     remove.classList.add("calibri-delete");
     buttons.append(remove);
@@ -72,7 +77,7 @@ export class RunCard {
     const focused = buttons.find((button) => button === document.activeElement);
     for (const [name, button] of this.#buttons) {
       button.hidden = name in ACTIONS && !fits(name, run);
-      const { label } = ACTIONS[name] ?? DELETE;
+      const { label } = LABELLED[name];
       button.setAttribute("aria-label", buttonWords(label, run));
     }
     // The button just pressed may be gone: the keyboard stays on this card.

@@ -16,7 +16,7 @@ class Runs extends EventTarget {
   #runs = new Map();
   #revisions = new Map(); // of deleted runs as well
   #followed = new Set();
-  #following = false;
+  #followers = new Set();
 
   constructor() {
     super();
@@ -41,10 +41,14 @@ class Runs extends EventTarget {
     for (const run of answer.runs) this.#take(run);
   }
 
-  /** `action`: pause, resume, stop or finish. What comes of it arrives as an event. */
+  /**
+   * `action`: pause, resume, stop, finish or save. What comes of it arrives as an event; the summary
+   * after it is given too, null where it was refused.
+   */
   async act(id, action) {
     const summary = await this.#ask(`${LISTED}/${encodeURIComponent(id)}/${action}`, "POST", {});
     if (summary?.id) this.#take(summary);
+    return summary;
   }
 
   /** To the server's trash. */
@@ -59,9 +63,10 @@ class Runs extends EventTarget {
     return this.#ask(`${LISTED}/make-room`, "POST", {});
   }
 
-  /** Ask for every batch of what runs, not for whole generations only, or no longer. */
-  follow(following) {
-    this.#following = following;
+  /** `who` asks for every batch of what runs, not for whole generations only, or no longer. */
+  follow(who, following) {
+    if (following) this.#followers.add(who);
+    else this.#followers.delete(who);
     this.#updateFollowed();
   }
 
@@ -77,7 +82,7 @@ class Runs extends EventTarget {
   }
 
   #updateFollowed() {
-    const wanted = this.#following ? this.all.filter((run) => run.state === "running") : [];
+    const wanted = this.#followers.size > 0 ? this.all.filter((run) => run.state === "running") : [];
     const ids = new Set(wanted.map((run) => run.id));
     for (const id of ids) if (!this.#followed.has(id)) this.#tellFollowing(id, "follow");
     for (const id of this.#followed) if (!ids.has(id)) this.#tellFollowing(id, "unfollow");

@@ -30,11 +30,11 @@ export const TAB = {
     open = true;
     show();
     runs.load();
-    runs.follow(true);
+    runs.follow(TAB.id, true);
   },
   destroy() {
     open = false;
-    runs.follow(false);
+    runs.follow(TAB.id, false);
   },
 };
 

@@ -1,0 +1,96 @@
+/**
+ * The coefficients as they move: a strip of colours, a row for each and a column for each
+ * generation, the neutral colour where a coefficient is as the plain model has it.
+ */
+
+import { made, setText } from "../elements.js";
+import { t } from "../language.js";
+import { count, number, signed } from "../numbers.js";
+import { colour, onThemeChange } from "./theme.mjs";
+
+const BELOW = [59, 130, 246];
+const ABOVE = [217, 119, 6];
+const LEAST = 0.05; // a difference below it is no strong colour
+const FURTHEST = 3; // coefficients named
+
+export function makeHeat() {
+  const element = made("figure", "calibri-chart calibri-heat");
+  const canvas = made("canvas");
+  canvas.setAttribute("role", "img");
+  const pointed = made("p", "calibri-pointed");
+  const furthest = made("p");
+  element.append(made("figcaption", "", t("watch.coefficients")), canvas, pointed, furthest);
+
+  let rows = [];
+  let names = [];
+
+  function draw() {
+    if (rows.length === 0) return;
+    const plain = rows[0].vector;
+    const last = rows.at(-1).vector;
+    const differences = rows.map(({ vector }) => vector.map((value, i) => value - plain[i]));
+    const strongest = differences.flat().reduce((most, d) => Math.max(most, Math.abs(d)), LEAST);
+    paint(canvas, differences, strongest);
+    const order = last.map((_, i) => i).sort((a, b) => off(b) - off(a));
+    const named = order.slice(0, FURTHEST).map((i) => `${names[i]} ${number(last[i], 2)}`);
+    const words = t("watch.furthest", { names: named.join(t("runs.and")) });
+    setText(furthest, words);
+    canvas.setAttribute("aria-label", words);
+    if (!canvas.matches(":hover"))
+      setText(pointed, t("watch.scale", { most: number(strongest, 2) }));
+
+    function off(i) {
+      return Math.abs(last[i] - plain[i]);
+    }
+  }
+
+  canvas.addEventListener("mousemove", ({ offsetX, offsetY }) => {
+    const row = rows[Math.floor((offsetX / canvas.clientWidth) * rows.length)];
+    const i = Math.floor((offsetY / canvas.clientHeight) * names.length);
+    if (!row || names[i] === undefined) return;
+    const place = { name: names[i], number: count(row.generation) };
+    const value = number(row.vector[i], 3);
+    const change = signed(row.vector[i] - rows[0].vector[i], 3);
+    setText(pointed, t("watch.pointed", { ...place, value, change }));
+  });
+  canvas.addEventListener("mouseleave", draw);
+  onThemeChange(draw);
+
+  return {
+    element,
+    show(all, coordinates) {
+      rows = all.filter((row) => row.vector !== null);
+      names = coordinates;
+      draw();
+    },
+  };
+}
+
+/** A pixel for each number; the style makes it as large as its place. */
+function paint(canvas, differences, strongest) {
+  const [width, height] = [differences.length, differences[0].length];
+  if (canvas.width !== width || canvas.height !== height)
+    Object.assign(canvas, { width, height });
+  const context = canvas.getContext("2d");
+  const image = context.createImageData(width, height);
+  const neutral = channels(colour("--comfy-menu-bg", "#888"));
+  differences.forEach((column, x) =>
+    column.forEach((difference, y) => {
+      const share = Math.min(1, Math.abs(difference) / strongest);
+      const strong = difference < 0 ? BELOW : ABOVE;
+      const at = 4 * (y * width + x);
+      for (let c = 0; c < 3; c++)
+        image.data[at + c] = neutral[c] + share * (strong[c] - neutral[c]);
+      image.data[at + 3] = 255;
+    }),
+  );
+  context.putImageData(image, 0, 0);
+}
+
+/** A CSS colour as red, green and blue. */
+function channels(value) {
+  const context = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+  context.fillStyle = value;
+  context.fillRect(0, 0, 1, 1);
+  return context.getImageData(0, 0, 1, 1).data;
+}
