@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,3 +56,9 @@ def set_widgets(page: Page, kind: str, **values: object) -> None:
 
 def press_run(page: Page) -> None:
     page.get_by_test_id("queue-button").click()
+
+
+def picture(page: Page, name: str) -> None:
+    """Keep what the page shows as docs/img/<name>.jpg, where CALIBRI_PICTURES names that folder."""
+    if folder := os.environ.get("CALIBRI_PICTURES"):
+        page.screenshot(path=Path(folder) / f"{name}.jpg", type="jpeg", quality=80)

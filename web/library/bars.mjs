@@ -65,7 +65,9 @@ export function drawLegend() {
   })) {
     const mark = made("span", `calibri-mark calibri-${stream}`);
     mark.setAttribute("aria-hidden", "true");
-    box.append(mark, label);
+    const words = made("span", "", label);
+    words.prepend(mark);
+    box.append(words);
   }
   return box;
 }

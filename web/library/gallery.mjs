@@ -57,6 +57,7 @@ export function chooseFor(node) {
 }
 
 function build() {
+  choosing.hidden = true;
   search.type = "search";
   search.placeholder = t("library.search");
   search.setAttribute("aria-label", t("library.search"));
