@@ -8,8 +8,8 @@ The data of step n depend on (seed, n) alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -49,6 +49,13 @@ class Subject(Protocol):
         """The model's velocity at noised latents x, times t [B] in 0…1 (1 is noise).
 
         rows [B] are the pictures whose captions it is told; where empty [B] is true, none.
+        """
+        ...
+
+    def groups(self, rows: Tensor, empty: Tensor) -> Sequence[Tensor]:
+        """Positions of those of a batch that may share a call of `velocity`: each once.
+
+        Captions of different lengths may not.
         """
         ...
 
@@ -188,8 +195,7 @@ class Trainer:
             return None
         batch = draw(recipe, subject.latents, 0)
         with torch.no_grad():
-            self._velocity(batch, (self.reader,))
-            hidden = self.reader.tokens.shape[-1]
+            hidden = self._call(batch, self.reader)[1].shape[-1]
             found = self._targets(batch, {})
         if found is None:
             raise TrainingError(
@@ -211,16 +217,24 @@ class Trainer:
             )
         return loss.to(subject.device)
 
-    def _velocity(self, batch: Batch, readers: tuple[HiddenReader, ...]) -> Tensor:
-        """The model's velocity of a batch, while the readers read."""
+    def _call(self, batch: Batch, reader: HiddenReader | None) -> tuple[Tensor, Tensor]:
+        """The model's velocity of a batch and the reader's tokens (empty without one), float32."""
         subject, device = self.subject, self.subject.device
         clean = subject.latents[batch.rows].to(device).float()
-        x = mixed(clean, batch.noise.to(device), batch.t.to(device))
-        with ExitStack() as stack, self._precision():
-            for reader in readers:
-                stack.enter_context(reader)
-            out = subject.velocity(x, batch.t.to(device), batch.rows, batch.empty)
-        return out.float()
+        t = batch.t.to(device)
+        x = mixed(clean, batch.noise.to(device), t)
+        velocities, tokens = [], []
+        groups = subject.groups(batch.rows, batch.empty)
+        for places in groups:
+            rows, empty = batch.rows[places], batch.empty[places]
+            with reader or nullcontext(), self._precision():
+                out = subject.velocity(x[places], t[places], rows, empty)
+            velocities.append(out.float())
+            tokens.append(x.new_empty(0) if reader is None else reader.tokens.float())
+        order = torch.cat(list(groups)).argsort()
+        if reader is None:
+            return torch.cat(velocities)[order], tokens[0]
+        return torch.cat(velocities)[order], torch.cat(tokens)[order]
 
     def _precision(self) -> Any:
         if self.recipe.precision != "bfloat16":
@@ -236,8 +250,7 @@ class Trainer:
         clearer = batch._replace(t=(batch.t - batch.earlier).clamp_min(_EDGE))
         held = instead(self.subject.parameters, averaged) if averaged else nullcontext()
         with torch.no_grad(), held:
-            self._velocity(clearer, (self._later,))
-        later = self._later.tokens.float()
+            _, later = self._call(clearer, self._later)
         return F.layer_norm(later, later.shape[-1:])[:, None]
 
     def _part(self, step: int, part: int) -> tuple[Tensor, dict[str, float]]:
@@ -247,14 +260,12 @@ class Trainer:
         if alignment is not None and alignment.is_off(step):
             alignment = None
         targets = None if alignment is None else self._targets(batch, self.averaged)
-        predicted = self._velocity(batch, () if alignment is None else (self.reader,))
+        predicted, hidden = self._call(batch, None if alignment is None else self.reader)
         clean = self.subject.latents[batch.rows].float()
         flow = F.mse_loss(predicted, (batch.noise - clean).to(predicted))
         said = {"flow": float(flow.detach())}
         if alignment is None or targets is None:
             return flow, said
-        # Its own numbers are whole ones: a cosine of half precision moves in steps of 0.004.
-        hidden = self.reader.tokens.float()
         found = alignment(hidden, targets, batch.t.to(hidden.device), step)
         said |= {
             "alignment": float(found.levels.mean()),

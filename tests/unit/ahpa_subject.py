@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -28,8 +28,9 @@ class TinySubject:
     grid = (2, 2)
     device = torch.device("cpu")
 
-    def __init__(self) -> None:
+    def __init__(self, apart: bool = False) -> None:
         torch.manual_seed(0)
+        self.apart = apart  # odd and even rows may not share a call
         self.model: nn.Module = Flux(FluxConfig(double_blocks=2, single_blocks=2))
         self.latents = torch.randn(PICTURES, 16, 4, 4)
         self.context, self.pooled = torch.randn(PICTURES, 3, 64), torch.randn(PICTURES, 64)
@@ -42,6 +43,11 @@ class TinySubject:
         context = self.context[rows] * told[:, None, None]
         out: Tensor = self.model(x, t, context, self.pooled[rows] * told[:, None])
         return out
+
+    def groups(self, rows: Tensor, empty: Tensor) -> Sequence[Tensor]:
+        if not self.apart:
+            return (torch.arange(len(rows)),)
+        return tuple((rows % 2 == odd).nonzero()[:, 0] for odd in (1, 0) if (rows % 2 == odd).any())
 
     def look_up(self) -> None:
         pass

@@ -87,6 +87,16 @@ def test_alignment_acts_on_the_model_until_it_is_off() -> None:
     ]
 
 
+def test_captions_that_cannot_share_a_call_change_nothing() -> None:
+    together, apart = TinySubject(), TinySubject(apart=True)
+    one, other = trainer(together), trainer(apart)
+    one.train()
+    other.train()
+    assert len(apart.seen) > len(together.seen)
+    for name, values in one.loop.history.values.items():
+        assert values == pytest.approx(other.loop.history.values[name], rel=1e-3)
+
+
 def test_times_are_spread_and_the_batch_belongs_to_its_step() -> None:
     recipe, latents = Recipe(batch=64), TinySubject().latents
     first, again, other = (
