@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 
@@ -31,16 +32,42 @@ class Vectors:
 
     def __mul__(self, strength: float | Tensor) -> Vectors:
         """All changes `strength` times as large; a tensor [B, 1, 1] has one for each sample."""
-        return Vectors(
-            {path: vector * strength for path, vector in self.add.items()},
-            {path: vector * strength for path, vector in self.scale.items()},
-        )
+        return self._each(lambda vector: vector * strength)
 
     def rows(self, index: Tensor) -> Vectors:
         """Those of the samples `index`, in that order."""
+        return self._each(lambda vector: vector.index_select(0, index))
+
+    def chunk(self, parts: int) -> list[Vectors]:
+        """Those of each of so many equal parts of the samples."""
+        size = max((len(v) for v in (*self.add.values(), *self.scale.values())), default=0) // parts
+
+        def part(first: int) -> Vectors:
+            return self._each(lambda vector: vector[first : first + size])
+
+        return [part(at * size) for at in range(parts)]
+
+    @staticmethod
+    def cat(parts: Sequence[Vectors | None]) -> Vectors:
+        """Those of some samples after those of others, all of the same modules. None: as many
+        samples as the others, which nothing happens to. Raises ValueError for Nones alone.
+        """
+        first = next((part for part in parts if part is not None), None)
+        if first is None:
+            raise ValueError("There are no vectors to join: pass those of some samples at least.")
+        if len(parts) == 1:
+            return first
+        nothing = first._each(torch.zeros_like)
+        each = [part or nothing for part in parts]
         return Vectors(
-            {path: vector.index_select(0, index) for path, vector in self.add.items()},
-            {path: vector.index_select(0, index) for path, vector in self.scale.items()},
+            {path: torch.cat([part.add[path] for part in each]) for path in first.add},
+            {path: torch.cat([part.scale[path] for part in each]) for path in first.scale},
+        )
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Vectors:
+        return Vectors(
+            {path: change(vector) for path, vector in self.add.items()},
+            {path: change(vector) for path, vector in self.scale.items()},
         )
 
 

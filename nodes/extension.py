@@ -24,6 +24,7 @@ from .preset_in_workflow import CalibriPresetInWorkflow
 from .presets import CalibriLoadPreset, CalibriSavePreset
 from .prompt_tools import CalibriLoadPrompts, CalibriPromptTemplate, CalibriSplitPrompts
 from .prompts import CalibriPromptSet
+from .qrm import CalibriApplyQRM, CalibriLoadQRM, CalibriSaveQRM
 from .rewards import CalibriDemoReward, CalibriLoadReward
 from .scoring import CalibriPickBest, CalibriScoreImages
 from .settings import CalibriLoadSettings
@@ -41,6 +42,7 @@ class CalibriExtension(ComfyExtension):
         return [
             CalibriAnalyzeBlocks,
             CalibriApply,
+            CalibriApplyQRM,
             CalibriBlendPresets,
             CalibriCalibrate,
             CalibriCalibrateBackground,
@@ -56,6 +58,7 @@ class CalibriExtension(ComfyExtension):
             CalibriLoadExternalReward,
             CalibriLoadPreset,
             CalibriLoadPrompts,
+            CalibriLoadQRM,
             CalibriLoadReward,
             CalibriLoadSettings,
             CalibriPickBest,
@@ -65,6 +68,7 @@ class CalibriExtension(ComfyExtension):
             CalibriRewardFloor,
             CalibriRewardInput,
             CalibriSavePreset,
+            CalibriSaveQRM,
             CalibriScoreDetections,
             CalibriSaveWeightPatch,
             CalibriScoreImages,

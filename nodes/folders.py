@@ -11,6 +11,7 @@ from pathlib import Path, PureWindowsPath
 import folder_paths
 
 PRESETS = "calibri"
+QRMS = "qrm"
 REWARDS = "reward"
 REWARD_SUFFIXES = {".safetensors", ".pt", ".pth", ".bin"}
 # Before the names of files that a node lists from two folders.
@@ -20,17 +21,20 @@ DEMO_REWARD = DEMO_WEIGHTS / "reward" / "calibri-demo-reward.safetensors"
 
 
 def register() -> None:
-    """Make `models/calibri` and `models/reward` known; the stock loaders see the demo's files."""
-    own = Path(folder_paths.models_dir) / PRESETS
-    folder_paths.add_model_folder_path(PRESETS, str(own), is_default=True)
-    paths, _ = folder_paths.folder_names_and_paths[PRESETS]
-    folder_paths.folder_names_and_paths[PRESETS] = (paths, {".safetensors"})
+    """Make `models/calibri`, `models/qrm` and `models/reward` known; the stock loaders see the
+    demo's files.
+    """
+    for kind in (PRESETS, QRMS):
+        own = Path(folder_paths.models_dir) / kind
+        folder_paths.add_model_folder_path(kind, str(own), is_default=True)
+        paths, _ = folder_paths.folder_names_and_paths[kind]
+        folder_paths.folder_names_and_paths[kind] = (paths, {".safetensors"})
     rewards = Path(folder_paths.models_dir) / REWARDS
     folder_paths.add_model_folder_path(REWARDS, str(rewards), is_default=True)
     paths, suffixes = folder_paths.folder_names_and_paths[REWARDS]
     # Another pack may have named the folder first.
     folder_paths.folder_names_and_paths[REWARDS] = (paths, set(suffixes) | REWARD_SUFFIXES)
-    for folder in (PRESETS, "diffusion_models", "vae", "text_encoders"):
+    for folder in (PRESETS, QRMS, "diffusion_models", "vae", "text_encoders"):
         if (DEMO_WEIGHTS / folder).is_dir():
             folder_paths.add_model_folder_path(folder, str(DEMO_WEIGHTS / folder))
 
@@ -57,6 +61,31 @@ def new_preset_path(prefix: str) -> Path:
     `prefix` may name a folder below models/calibri. Raises ValueError where it leads outside.
     """
     folder = Path(folder_paths.get_folder_paths(PRESETS)[0])
+    return _next_number(folder / safe_name(prefix), ".safetensors", digits=5)
+
+
+def qrm_files() -> list[str]:
+    """QRMs by their names below `models/qrm`."""
+    return folder_paths.get_filename_list(QRMS)
+
+
+def qrm_path(name: str) -> Path:
+    """The file of a QRM; ValueError where there is none of that name."""
+    path = folder_paths.get_full_path(QRMS, name)
+    if path is None or Path(path).suffix != ".safetensors":
+        raise ValueError(
+            f"There is no QRM {name!r} in models/qrm; "
+            "put one there and press R to refresh the list."
+        )
+    return Path(path)
+
+
+def new_qrm_path(prefix: str) -> Path:
+    """A file name that is not taken yet, `<prefix>_00001.safetensors` in the user's qrm folder.
+
+    Raises ValueError where `prefix` leads outside.
+    """
+    folder = Path(folder_paths.get_folder_paths(QRMS)[0])
     return _next_number(folder / safe_name(prefix), ".safetensors", digits=5)
 
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import weakref
 from typing import TYPE_CHECKING
 
 import torch
 
-if TYPE_CHECKING:
-    from comfy.model_base import BaseModel
+from .step_range import StepRange
 
+if TYPE_CHECKING:
     from ..calibri.presets import Guidance
 
 
-class GainLayer:
+class GainLayer(StepRange):
     """The gains of M members on T taps: [1, M, T], or [R, M, T] for R rows of their own.
 
     Those of one member may be given as [1, T] or [R, T]. An ensemble has `weights`, [1, M] or
@@ -30,11 +29,8 @@ class GainLayer:
         weights: torch.Tensor | None = None,
         guidance: Guidance | None = None,
     ) -> None:
-        self.start_percent = start_percent
-        self.end_percent = end_percent
+        super().__init__(start_percent, end_percent)
         self.guidance = guidance
-        self._noise_levels: weakref.WeakKeyDictionary[torch.nn.Module, tuple[float, float]]
-        self._noise_levels = weakref.WeakKeyDictionary()
         self.replace(gains, weights)
 
     def replace(self, gains: torch.Tensor, weights: torch.Tensor | None = None) -> None:
@@ -73,31 +69,6 @@ class GainLayer:
         if (name, device) not in self._copies:
             self._copies[name, device] = tensor.to(device)
         return self._copies[name, device]
-
-    @property
-    def acts_always(self) -> bool:
-        """Whether it acts from the first step to the last."""
-        return self.start_percent <= 0.0 and self.end_percent >= 1.0
-
-    def within_range(self, sigma: torch.Tensor, model: BaseModel) -> torch.Tensor:
-        """Whether this layer acts at the noise level `sigma` [rows], equal in all rows.
-
-        A boolean [] on sigma's device, so that nobody has to wait until it is computed.
-        """
-        # Asked of the model in use, so that a later ModelSampling node is heeded; once, because
-        # some schedules look it up in a table on the device.
-        schedule = model.model_sampling
-        if schedule not in self._noise_levels:
-            start = float(schedule.percent_to_sigma(self.start_percent))
-            end = float(schedule.percent_to_sigma(self.end_percent))
-            self._noise_levels[schedule] = (start, end)
-        start, end = self._noise_levels[schedule]
-        level = sigma.max()
-        return (end <= level) & (level <= start)
-
-    def acts_at(self, sigma: torch.Tensor, model: BaseModel) -> bool:
-        """The same for those who must know now and wait for the device, unless it acts always."""
-        return self.acts_always or bool(self.within_range(sigma, model))
 
 
 def _live(weights: torch.Tensor) -> tuple[int, ...]:

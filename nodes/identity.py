@@ -24,7 +24,7 @@ _SAMPLED_VALUES = 16  # of each weight, and of each tensor of a patch
 
 
 def identity(patcher: ModelPatcher) -> str:
-    """A hash of a patcher's weights, weight patches and Calibri presets."""
+    """A hash of a patcher's weights, weight patches, Calibri presets and QRMs."""
     digest = hashlib.sha256()
     for name, parameter in sorted(patcher.model.named_parameters()):
         digest.update(name.encode())
@@ -49,6 +49,12 @@ def identity(patcher: ModelPatcher) -> str:
             if layer.weights is not None:
                 _add_whole(digest, layer.weights)
                 _add(digest, str(layer.guidance))
+        for qrm in wrapper.qrms:
+            _add(digest, (qrm.strength, qrm.start_percent, qrm.end_percent))
+            _add(digest, (qrm.reuse, qrm.positive_only))
+            for name, weight in sorted(qrm.weights().items()):
+                _add(digest, name)
+                _add_whole(digest, weight)
     return digest.hexdigest()[:32]
 
 

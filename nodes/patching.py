@@ -1,8 +1,9 @@
-"""The one place where a ModelPatcher is touched: gains on residual branches, as wrappers.
+"""The one place where a ModelPatcher is touched: gains and QRM's vectors, as wrappers.
 
-`apply_gains` returns a clone whose `APPLY_MODEL` wrapper scales the branches for the length of each
-model call and leaves weights, other clones and other packs' patches alone. What a gain is and where
-it acts is `calibri/`'s business (`backbones.py`, `taps.py`); here it only meets ComfyUI's batches.
+`apply_gains` and `apply_qrm` return a clone whose `APPLY_MODEL` wrapper changes the branches for
+the length of each model call and leaves weights, other clones and other packs' patches alone. What
+a gain or a vector is and where it acts is `calibri/`'s business (`backbones.py`, `taps.py`); here
+they only meet ComfyUI's batches.
 `ensemble.py` has what several members of one preset need besides.
 """
 
@@ -20,12 +21,14 @@ from ..calibri.families.entry import PACKED
 from ..calibri.taps import GainTaps
 from .ensemble import MEMBERS, WRAPPER_KEY, EnsembleWrapper, GuidanceFormula, GuiderCheck
 from .gain_layer import GainLayer
+from .qrm_layer import QRM_KEY, Prompt, QRMLayer, patcher_of
 
 if TYPE_CHECKING:
     from comfy.model_base import BaseModel
     from comfy.model_patcher import ModelPatcher
     from comfy.patcher_extension import WrapperExecutor
 
+    from ..calibri.vectors import Vectors
     from .ensemble import Members
 
 _taps: weakref.WeakKeyDictionary[BaseModel, GainTaps] = weakref.WeakKeyDictionary()
@@ -33,10 +36,14 @@ _taps_lock = threading.Lock()  # several GPUs call wrappers of one clone from pa
 
 
 class GainWrapper:
-    """An `APPLY_MODEL` wrapper that multiplies its layers' gains and taps the model with them."""
+    """An `APPLY_MODEL` wrapper that multiplies its layers' gains and taps the model with them.
 
-    def __init__(self, layers: tuple[GainLayer, ...]) -> None:
+    The vectors of QRMs, `qrms`, act through the same taps; those of several add up.
+    """
+
+    def __init__(self, layers: tuple[GainLayer, ...] = (), qrms: tuple[QRMLayer, ...] = ()) -> None:
         self.layers = layers
+        self.qrms = qrms
 
     def __call__(
         self,
@@ -58,9 +65,16 @@ class GainWrapper:
             entries = [members.condition(entry) for entry in entries]
             options = {**options, "cond_or_uncond": entries}
         arguments = (x, t, c_concat, c_crossattn, control, options)
-        if gains is None:
+        vectors: Vectors | None = None
+        if self.qrms:
+            prompt = Prompt.of_call(c_crossattn, kwargs, x.shape[0])
+            for qrm in self.qrms:
+                found = qrm.vectors(t, prompt, entries, options, executor.class_obj)
+                if found is not None:
+                    vectors = found if vectors is None else vectors + found
+        if gains is None and vectors is None:
             return executor(*arguments, **kwargs)
-        with _taps_of(executor.class_obj).scaled(gains):
+        with _taps_of(executor.class_obj).scaled(gains, vectors):
             return executor(*arguments, **kwargs)
 
     def _gains(
@@ -130,7 +144,7 @@ def backbone_of(model: ModelPatcher) -> Backbone:
 
 def has_gains(model: ModelPatcher) -> bool:
     """Whether Apply Calibri is on a MODEL already."""
-    return bool(model.get_wrappers(WrappersMP.APPLY_MODEL, WRAPPER_KEY))
+    return bool(_applied(model).layers)
 
 
 def apply_gains(model: ModelPatcher, layer: GainLayer) -> ModelPatcher:
@@ -139,19 +153,55 @@ def apply_gains(model: ModelPatcher, layer: GainLayer) -> ModelPatcher:
     Raises ValueError where both `layer` and one before it are ensembles: a sum of sums has no
     weights of its own.
     """
-    clone = model.clone()
-    layers: tuple[GainLayer, ...] = ()
-    for wrapper in clone.get_wrappers(WrappersMP.APPLY_MODEL, WRAPPER_KEY):
-        layers += wrapper.layers
-    clone.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, WRAPPER_KEY)
-    clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, WRAPPER_KEY, GainWrapper((*layers, layer)))
+    before = _applied(model)
+    clone = _with_wrapper(model, GainWrapper((*before.layers, layer), before.qrms))
     if layer.is_ensemble:
-        if any(before.is_ensemble for before in layers):
+        if any(other.is_ensemble for other in before.layers):
             raise ValueError(
                 "The model has a preset with weighted members already, and two of them cannot be "
                 "stacked: remove one Apply Calibri, or use a preset of one member there."
             )
         _add_ensemble(clone, layer)
+    return clone
+
+
+def apply_qrm(model: ModelPatcher, layer: QRMLayer) -> ModelPatcher:
+    """A clone of `model` on which the vectors of `layer` act, on top of what was applied before."""
+    before = _applied(model)
+    clone = _with_wrapper(model, GainWrapper(before.layers, (*before.qrms, layer)))
+    # Each sampling begins with nothing kept of another one.
+    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, QRM_KEY, _Forgetting(layer))
+    if isinstance(layer.modulator, torch.nn.Module):
+        others = clone.get_additional_models_with_key(QRM_KEY)
+        clone.set_additional_models(QRM_KEY, [*others, patcher_of(layer.modulator)])
+    return clone
+
+
+class _Forgetting:
+    """An `OUTER_SAMPLE` wrapper after which a QRM keeps nothing."""
+
+    def __init__(self, layer: QRMLayer) -> None:
+        self.layer = layer
+
+    def __call__(self, executor: WrapperExecutor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        self.layer.forget()
+        try:
+            return executor(*args, **kwargs)
+        finally:
+            self.layer.forget()
+
+
+def _applied(model: ModelPatcher) -> GainWrapper:
+    """What is on a MODEL, in one wrapper."""
+    found = model.get_wrappers(WrappersMP.APPLY_MODEL, WRAPPER_KEY)
+    layers = tuple(layer for wrapper in found for layer in wrapper.layers)
+    return GainWrapper(layers, tuple(qrm for wrapper in found for qrm in wrapper.qrms))
+
+
+def _with_wrapper(model: ModelPatcher, wrapper: GainWrapper) -> ModelPatcher:
+    clone = model.clone()
+    clone.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, WRAPPER_KEY)
+    clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, WRAPPER_KEY, wrapper)
     return clone
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -138,29 +139,8 @@ def load_qrm(path: str | os.PathLike[str]) -> QRMFile:
     so.
     """
     path = Path(path)
-    try:
-        with safetensors.safe_open(path, framework="pt") as opened:
-            header = _parsed((opened.metadata() or {}).get(METADATA_KEY))
-            slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
-            for name, found in slices.items():
-                if found.get_dtype() != "F32":
-                    raise ValueError(f"{name[:MAX_TEXT]} is {found.get_dtype()}, not F32")
-            module = _module(header, {n: tuple(s.get_shape()) for n, s in slices.items()})
-            state = {name: opened.get_tensor(name) for name in slices}
-    except OSError as error:
-        raise QRMError(
-            f"The QRM {path} cannot be opened ({error.strerror or error}): "
-            "check its name and folder."
-        ) from error
-    except safetensors.SafetensorError as error:
-        raise QRMError(
-            f"The QRM {path} is truncated or no .safetensors file ({error}): "
-            "download it again or choose another."
-        ) from error
-    except (ValueError, TypeError, RecursionError) as error:
-        raise QRMError(
-            f"The QRM {path} cannot be used: {_words(error)}; update Calibri or choose another QRM."
-        ) from error
+    with _opened(path) as (opened, header, module):
+        state = {name: opened.get_tensor(name) for name in module.state_dict()}
     if not all(bool(value.isfinite().all()) for value in state.values()):
         raise QRMError(
             f"The QRM {path} holds numbers that are not finite: download it again or choose "
@@ -176,6 +156,45 @@ def load_qrm(path: str | os.PathLike[str]) -> QRMFile:
         created=header.created,
         training=header.training,
     )
+
+
+def read_header(path: str | os.PathLike[str]) -> Header:
+    """What a QRM file says of itself, checked as `load_qrm` does but for the parameters' values.
+    Raises QRMError.
+    """
+    with _opened(Path(path)) as (_, header, _):
+        return header
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, Header, QRM]]:
+    """The file, its header, and its module on the meta device. Raises QRMError for what is wrong
+    with them, also while the file is read within it.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as opened:
+            header = _parsed((opened.metadata() or {}).get(METADATA_KEY))
+            shapes = {}
+            for name in opened.keys():  # noqa: SIM118
+                found = opened.get_slice(name)
+                if found.get_dtype() != "F32":
+                    raise ValueError(f"{name[:MAX_TEXT]} is {found.get_dtype()}, not F32")
+                shapes[name] = tuple(found.get_shape())
+            yield opened, header, _module(header, shapes)
+    except OSError as error:
+        raise QRMError(
+            f"The QRM {path} cannot be opened ({error.strerror or error}): "
+            "check its name and folder."
+        ) from error
+    except safetensors.SafetensorError as error:
+        raise QRMError(
+            f"The QRM {path} is truncated or no .safetensors file ({error}): "
+            "download it again or choose another."
+        ) from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise QRMError(
+            f"The QRM {path} cannot be used: {_words(error)}; update Calibri or choose another QRM."
+        ) from error
 
 
 def check_qrm(file: QRMFile, model: nn.Module) -> None:

@@ -81,17 +81,18 @@ class Resampler(nn.Module):
         self.project = nn.Linear(tokens, width)
         self.queries = nn.Parameter(torch.randn(compressed, width) / math.sqrt(width))
         self.attention = Attention(width, heads)
-        # Seen besides the tokens, so that a prompt without any has something to be seen.
-        self.nothing = nn.Parameter(torch.zeros(width))
 
     def forward(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
         # Text encoders differ in scale by orders of magnitude, and single channels stick out.
         seen = self.project(F.layer_norm(tokens.float(), tokens.shape[-1:]))
-        nothing = self.nothing.expand(len(seen), 1, -1)
         if mask is not None:
-            mask = F.pad(mask.bool(), (1, 0), value=True)
+            mask = mask.bool()
+            mask = torch.cat([~mask.any(dim=1, keepdim=True), mask], dim=1)
+        if mask is not None or tokens.shape[1] == 0:
+            # A token of zeros to be seen where there is no other.
+            seen = torch.cat([seen.new_zeros(len(seen), 1, seen.shape[-1]), seen], dim=1)
         queries = self.queries.expand(len(seen), -1, -1)
-        out: Tensor = queries + self.attention(queries, torch.cat([nothing, seen], dim=1), mask)
+        out: Tensor = queries + self.attention(queries, seen, mask)
         return out
 
 

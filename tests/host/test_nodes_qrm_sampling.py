@@ -1,0 +1,241 @@
+"""A QRM in ComfyUI's sampling gives each row what it says of that row's prompt and noise level."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import comfy.samplers
+import pytest
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import CLIP
+from comfy_extras.nodes_torch_compile import TorchCompileModel
+from torch import Tensor
+
+from comfyui_calibri.nodes.identity import identity
+from comfyui_calibri.nodes.patching import apply_qrm
+from comfyui_calibri.nodes.qrm_layer import QRMLayer
+
+from . import combinations, tiny_fixtures
+from .combinations import (
+    SCALE,
+    assert_alike,
+    assert_different,
+    call,
+    encode,
+    folded_members,
+    make_preset,
+    sample,
+)
+from .qrm_judge import Applied, judged, make_qrm
+from .test_compatibility_conditioning import regions
+from .tiny_patchers import make_clip, make_model
+
+inference = tiny_fixtures.inference
+
+STEPS = torch.tensor([1.0, 0.8, 0.6, 0.4, 0.2, 0.0])
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> CLIP:
+    return make_clip(Path(tmp_path_factory.mktemp("clip")))
+
+
+@pytest.fixture(scope="module")
+def flux() -> ModelPatcher:
+    return make_model("flux")
+
+
+@pytest.fixture(scope="module")
+def sd3() -> ModelPatcher:
+    return make_model("sd3")
+
+
+@pytest.fixture
+def prompts(clip: CLIP) -> tuple[list[Any], list[Any]]:
+    return encode(clip, "a red circle"), encode(clip, "a blue square")
+
+
+@pytest.mark.oldest
+@pytest.mark.parametrize("mode", ["add", "scale", "gates"])
+@pytest.mark.parametrize("guidance", ["both", "positive only"])
+def test_each_prediction_of_guidance_has_its_own_vectors(
+    sd3: ModelPatcher, prompts: Any, mode: str, guidance: str
+) -> None:
+    qrm = Applied(make_qrm(sd3, mode), guidance=guidance)
+
+    def picture(model: ModelPatcher) -> Tensor:
+        return sample(model, *prompts, sigmas=STEPS[-3:])
+
+    with judged(sd3, qrm):
+        expected = picture(sd3)
+    assert_different(expected, picture(sd3))
+    assert_alike(picture(qrm.on(sd3)), expected)
+    other = Applied(qrm.file, guidance="both" if guidance != "both" else "positive only")
+    assert_different(picture(other.on(sd3)), expected)
+
+
+def test_a_batch_of_prompts(flux: ModelPatcher, clip: CLIP) -> None:
+    """ComfyUI takes a conditioning of two rows for a batch of two."""
+    one, two = encode(clip, "a red circle"), encode(clip, "a blue star")
+    both = [
+        [
+            torch.cat([one[0][0], two[0][0]]),
+            {
+                **one[0][1],
+                "pooled_output": torch.cat([c[0][1]["pooled_output"] for c in (one, two)]),
+            },
+        ]
+    ]
+    qrm = Applied(make_qrm(flux))
+    with judged(flux, qrm):
+        expected = sample(flux, both, one)
+    assert_alike(sample(qrm.on(flux), both, one), expected)
+    assert_different(sample(qrm.on(flux), one, one)[1], expected[1])
+
+
+@pytest.mark.oldest
+def test_areas_and_batches_that_memory_splits(
+    sd3: ModelPatcher, clip: CLIP, prompts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    qrm = Applied(make_qrm(sd3), guidance="positive only")
+    conditions = regions(clip), prompts[1]
+
+    def picture(model: ModelPatcher) -> Tensor:
+        return sample(model, *conditions, sigmas=STEPS[-3:])
+
+    with judged(sd3, qrm):
+        expected = picture(sd3)
+    assert_alike(picture(qrm.on(sd3)), expected)
+    keeping = qrm.on(sd3, reuse_steps=2)
+    kept = picture(keeping)
+    assert_different(kept, expected)
+    needed = lambda shape, **_: 0.0 if shape[0] <= 2 else 1e30  # noqa: E731
+    monkeypatch.setattr(sd3.model, "memory_required", needed)
+    assert_alike(picture(qrm.on(sd3)), expected)
+    # Vectors that are kept find their prompts again, in whichever call they are.
+    assert_alike(picture(keeping), kept)
+
+
+@pytest.mark.parametrize("kind", combinations.KINDS)
+def test_a_preset_before_and_after(
+    sd3: ModelPatcher, prompts: Any, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its gains scale what the QRM has changed, of each member."""
+    qrm, preset = Applied(make_qrm(sd3, "scale")), make_preset(sd3, kind)
+
+    def picture(model: ModelPatcher) -> Tensor:
+        return sample(model, *prompts, sigmas=STEPS[-3:])
+
+    with folded_members(sd3, preset, monkeypatch), judged(sd3, qrm):
+        expected = picture(sd3)
+    before, after = combinations.apply(sd3, preset), combinations.apply(qrm.on(sd3), preset)
+    assert_different(picture(before), expected)
+    assert_alike(picture(qrm.on(before)), expected)
+    assert_alike(picture(after), expected)
+
+
+def test_two_add_up_and_strength_is_a_factor(flux: ModelPatcher, prompts: Any) -> None:
+    one, two = Applied(make_qrm(flux), 0.5), Applied(make_qrm(flux, "scale", seed=1), 1.5)
+    with judged(flux, one, two):
+        expected = sample(flux, *prompts)
+    assert_alike(sample(two.on(one.on(flux)), *prompts), expected)
+    plain = sample(flux, *prompts)
+    nothing = Applied(one.file, strength=0.0)
+    assert torch.equal(sample(nothing.on(flux), *prompts), plain)
+    untrained = Applied(make_qrm(flux, size=0.0))
+    assert torch.equal(sample(untrained.on(flux), *prompts), plain)
+
+
+def test_start_and_end_percent(flux: ModelPatcher, prompts: Any) -> None:
+    qrm = Applied(make_qrm(flux))
+    plain, always = sample(flux, *prompts), sample(qrm.on(flux), *prompts)
+    early = sample(qrm.on(flux, end_percent=0.4), *prompts)
+    late = sample(qrm.on(flux, start_percent=0.4), *prompts)
+    for found in (early, late):
+        assert_different(found, plain)
+        assert_different(found, always)
+    assert_different(early, late)
+
+
+@pytest.mark.oldest
+@pytest.mark.parametrize(
+    ("sampler", "reuse", "levels"),
+    [
+        ("euler", 1, [1.0, 0.8, 0.6, 0.4, 0.2]),
+        ("euler", 2, [1.0, 0.6, 0.2]),
+        # Its second call of a step is at the next step's level; the last step has none.
+        ("heun", 2, [1.0, 0.6, 0.2]),
+        ("dpm_2", 3, [1.0, 0.4]),
+    ],
+)
+def test_vectors_are_asked_for_in_every_nth_step(
+    flux: ModelPatcher, prompts: Any, sampler: str, reuse: int, levels: list[float]
+) -> None:
+    qrm, asked = make_qrm(flux), list[float]()
+    handle = qrm.module.register_forward_pre_hook(lambda _, args: asked.append(float(args[0][0])))
+    applied = apply_qrm(flux, QRMLayer(qrm.module, reuse=reuse))
+    guider = comfy.samplers.CFGGuider(applied)
+    guider.set_conds(*prompts)
+    guider.set_cfg(SCALE)
+    for _ in range(2):  # a second sampling of one guider begins anew
+        asked.clear()
+        guider.sample(
+            combinations.noise(),
+            torch.zeros(2, 16, 8, 8),
+            comfy.samplers.sampler_object(sampler),
+            STEPS,
+            disable_pbar=True,
+        )
+        assert asked == pytest.approx(levels)
+    handle.remove()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("steady_memory")
+def test_a_compiled_model_never_gives_a_stale_picture(prompts: Any) -> None:
+    torch._dynamo.reset()
+    model = make_model("sd3")
+    model.cached_patcher_init = (lambda **_: make_model("sd3"), ())
+
+    def compiled(m: ModelPatcher) -> ModelPatcher:
+        covered: ModelPatcher = call(TorchCompileModel, model=m, backend="eager")
+        return covered
+
+    def picture(m: ModelPatcher) -> Tensor:
+        return sample(m, *prompts, sigmas=STEPS[-3:])
+
+    qrm, other = Applied(make_qrm(model)), Applied(make_qrm(model, seed=1))
+    plain, expected, second = picture(model), picture(qrm.on(model)), picture(other.on(model))
+    after, before = compiled(qrm.on(model)), qrm.on(compiled(model))
+    for found in (after, before):
+        assert_alike(picture(found), expected)
+    assert_alike(picture(other.on(compiled(model))), second)
+    assert_alike(picture(compiled(model)), plain)
+    assert_alike(picture(after), expected)
+
+
+def test_comfyui_loads_it_beside_the_model(flux: ModelPatcher, prompts: Any) -> None:
+    qrm = Applied(make_qrm(flux))
+    applied = qrm.on(qrm.on(flux))
+    patchers = applied.get_nested_additional_models()
+    assert [patcher.model for patcher in patchers] == [qrm.file.module] * 2
+    assert not flux.get_nested_additional_models()
+    # Weights that are elsewhere, as where memory is very short, are copied for one sampling.
+    layer = QRMLayer(qrm.file.module)
+    expected = sample(apply_qrm(flux, layer), *prompts)
+    assert_alike(expected, sample(qrm.on(flux), *prompts))
+
+
+def test_models_with_other_qrms_have_identities_of_their_own(flux: ModelPatcher) -> None:
+    one, two = make_qrm(flux), make_qrm(flux, seed=1)
+    models = [
+        flux,
+        Applied(one).on(flux),
+        Applied(two).on(flux),
+        Applied(one, 0.5).on(flux),
+        Applied(one).on(flux, reuse_steps=2),
+    ]
+    assert len({identity(model) for model in models}) == len(models)
+    assert identity(Applied(make_qrm(flux)).on(flux)) == identity(models[1])
