@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from ..answers import Handler, Refused, answered, check_origin, json_body
 from ..background.comfy_queue import server
@@ -224,7 +225,7 @@ async def _uploaded(request: web.Request) -> tuple[str, bytes]:
             if len(data) > MAX_BYTES:
                 raise Refused(413, "The file is too large for a preset: send one of Calibri's.")
         return part.filename, bytes(data)
-    except (ValueError, AssertionError):  # aiohttp's, for forms that are none
+    except (ValueError, AssertionError, HttpProcessingError):  # aiohttp's, for forms that are none
         raise Refused(400, "The form cannot be read: send it as a browser does.") from None
 
 
