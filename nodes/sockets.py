@@ -11,6 +11,7 @@ Prompts = io.Custom("CALIBRI_PROMPTS")  # tuple[str, ...]
 Reward = io.Custom("CALIBRI_REWARD")  # rewards.protocol.Reward
 Preset = io.Custom("CALIBRI_PRESET")  # calibri.presets.Preset
 QRM = io.Custom("CALIBRI_QRM")  # qrm.files.QRMFile
+Router = io.Custom("CALIBRI_ROUTER")  # ahpa.router_file.TrainedRouter
 Settings = io.Custom("CALIBRI_SETTINGS")  # calibri.settings.RunSettings
 
 

@@ -66,7 +66,9 @@ class Lora:
 
     @contextmanager
     def acting(self) -> Iterator[None]:
-        """Inside, they change what the model computes."""
+        """Inside, they change what the model computes; what is computed again in a backward pass
+        must be inside too.
+        """
 
         def hook(adapter: Adapter) -> Any:
             def add(_layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:

@@ -15,9 +15,9 @@ from comfyui_calibri.ahpa.hidden import HiddenReader, read_blocks
 from comfyui_calibri.calibri.backbones import read_backbone
 from comfyui_calibri.calibri.taps import GainTaps
 from comfyui_calibri.nodes.conditioning import Conditioning, encode, stack
+from comfyui_calibri.nodes.frozen_copy import is_flow, trainable
 from comfyui_calibri.nodes.gain_layer import GainLayer
 from comfyui_calibri.nodes.patching import apply_gains, backbone_of
-from comfyui_calibri.nodes.trainable import is_flow, trainable
 from comfyui_calibri.training.checkpointing import checkpointed
 from comfyui_calibri.training.lora import Lora, linear_layers
 
