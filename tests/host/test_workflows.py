@@ -21,6 +21,19 @@ if TYPE_CHECKING:
 WORKFLOWS = sorted((Path(__file__).resolve().parents[2] / "workflows").glob("*.json"))
 PICTURES = 8  # of each model
 RUN_SECONDS = 240  # of a small calibration on two busy cores
+# Files that people have and this server has not; test_workflows_of_big_models.py runs with them.
+BIG_FILES = {
+    "ae.safetensors",
+    "clip_g.safetensors",
+    "clip_l.safetensors",
+    "flux1-dev.safetensors",
+    "qwen_2.5_vl_7b_fp8_scaled.safetensors",
+    "qwen_image_fp8_e4m3fn.safetensors",
+    "qwen_image_vae.safetensors",
+    "sd3.5_medium.safetensors",
+    "sd3.5_medium_incl_clips_t5xxlfp8scaled.safetensors",
+    "t5xxl_fp16.safetensors",
+}
 
 Prompt = dict[str, dict[str, Any]]
 each_workflow = pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
@@ -44,7 +57,7 @@ def test_its_inputs_are_those_that_its_nodes_have(client: ComfyClient, file: Pat
                 given = nodes[prompt[origin]["class_type"]]["output"][slot]
                 assert kind == "*" or given in (kind, *kind.split(",")), (place, name)
             elif isinstance(kind, list):
-                assert value in kind, (place, name)
+                assert value in kind or value in BIG_FILES, (place, name)
 
 
 @each_workflow
