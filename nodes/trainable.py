@@ -1,168 +1,299 @@
-"""A private copy of a MODEL that gradients flow through, inside a node.
+"""A frozen model that gradients flow through, inside a node: a private copy that is put right.
 
-ComfyUI runs nodes in inference mode, and what its loaders make there can never be part of a
-gradient. So training works on a copy of its own, made outside inference mode and thrown away; the
-MODEL that was given stays as it is, to the bit. The copy's weights are frozen: gradients are for
-what acts on it, such as LoRA by hooks (`training/lora.py`) or vectors by taps.
+Nodes run in inference mode. Weights that loaders made there are inference tensors, which no
+gradient can use; ComfyUI's fused rotary embeddings have no gradient unless `in_training` is set;
+and blocks that add to their streams in place overwrite what a gradient needs. So training works on
+a copy with weights of its own, saves copies of what the backward pass will look at, and computes
+blocks again in it rather than keep their activations.
 """
 
 from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import comfy.conds
 import comfy.model_management
-import comfy.model_sampling
-import comfy.sampler_helpers
-import comfy.samplers
+import comfy.model_patcher
 import torch
-from torch import nn
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from .conditioning import Conditioning
-from .patching import diffusion_model, has_gains
+from ..calibri.backbones import read_backbone
+from ..calibri.taps import GainTaps
+from ..calibri.vectors import Vectors
+from .patching import WRAPPER_KEY, diffusion_model
 
 if TYPE_CHECKING:
+    from comfy.model_base import BaseModel
     from comfy.model_patcher import ModelPatcher
 
-_NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
+# Families in whose code gradients end, and why (tests/host/test_nodes_trainable.py).
+WITHOUT_GRADIENTS = {
+    "anima": "a fused operation of its blocks has no gradient",
+    "cosmos-predict2": "a fused operation of its blocks has no gradient",
+    "ernie-image": "a fused operation of its blocks has no gradient",
+    "hidream": "its blocks choose among experts, which no gradient sees",
+    "hidream-o1": "its blocks compute in place",
+    "joyimage": "a fused operation of its blocks has no gradient",
+}
+_TENSOR = object()  # where a block's result holds one
+
+
+class NotTrainableError(ValueError):
+    """Nothing can be trained on this model."""
+
+
+@contextmanager
+def training_mode() -> Iterator[None]:
+    """Out of a node's inference mode, with ComfyUI's operations told to have gradients."""
+    has_flag = hasattr(comfy.model_management, "in_training")  # v0.3.64 needs and knows none
+    before = getattr(comfy.model_management, "in_training", False)
+    with torch.inference_mode(False), torch.enable_grad():
+        try:
+            if has_flag:
+                comfy.model_management.in_training = True
+            yield
+        finally:
+            if has_flag:
+                comfy.model_management.in_training = before
+
+
+class TrainableModule:
+    """A private, frozen diffusion model whose calls gradients pass through, to QRM's vectors.
+
+    With `checkpointing` its blocks keep nothing but their inputs for the backward pass. Made and
+    called within `training_mode`. Raises NotTrainableError for `WITHOUT_GRADIENTS`.
+    """
+
+    def __init__(self, module: nn.Module, checkpointing: bool = True) -> None:
+        self.module = module
+        self.backbone = read_backbone(module)
+        if self.backbone.family in WITHOUT_GRADIENTS:
+            raise NotTrainableError(
+                f"Models of the family {self.backbone.family} cannot be trained on in ComfyUI: "
+                f"{WITHOUT_GRADIENTS[self.backbone.family]}. Use a model of another family."
+            )
+        own_weights(module)
+        module.requires_grad_(False)
+        self._taps = GainTaps(module, self.backbone)
+        self._vectors: Vectors | None = None
+        self._kept = _Kept(module)
+        if checkpointing:
+            for path in _blocks(tap.module for tap in self.backbone.taps):
+                self._compute_again(path)
+
+    @contextmanager
+    def changed(self, vectors: Vectors | None) -> Iterator[None]:
+        """Within it, calls of the module have the vectors and leave what gradients need."""
+        self._vectors = vectors
+        try:
+            with self._taps.scaled(None, vectors), self._kept.copies():
+                yield
+        finally:
+            self._vectors = None
+
+    def _compute_again(self, path: str) -> None:
+        """Have a block keep nothing but its inputs for the backward pass."""
+        block = self.module.get_submodule(path)
+        forward = block.forward
+
+        def checkpointed(*args: Any, **kwargs: Any) -> Any:
+            if not torch.is_grad_enabled():
+                return forward(*args, **kwargs)
+            own = _below(self._vectors, path)
+            return _again(forward, self._taps, self._kept, own, args, kwargs)
+
+        block.forward = checkpointed
 
 
 class TrainableModel:
-    """The copy, on its device, with ComfyUI's own way from latents and prompts to a prediction."""
+    """A private, frozen copy of a MODEL, its LoRAs in its weights, on the model's device.
 
-    def __init__(self, patcher: ModelPatcher) -> None:
-        self._patcher = patcher
-        self.model: Any = patcher.model
-        self.diffusion_model: nn.Module = diffusion_model(patcher)
-        self.device: torch.device = patcher.load_device
-
-    def noised(self, latents: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """Latents [B, ...] at the sigmas `t` [B], mixed as ComfyUI's samplers do."""
-        sigma = t.view(-1, *[1] * (latents.ndim - 1))
-        found: torch.Tensor = self.model.model_sampling.noise_scaling(sigma, noise, latents, False)
-        return found
-
-    def x0(self, x: torch.Tensor, sigma: torch.Tensor, prompts: Conditioning) -> torch.Tensor:
-        """The clean latents [B, ...] that the model guesses at x, at its sigmas [B], in float32.
-
-        `prompts` is one conditioning whose rows are those of x (`conditioning.stack`).
-        """
-        return self.model.apply_model(x, sigma, **self._conditions(x, prompts)).float()
-
-    def velocity(self, x: torch.Tensor, sigma: torch.Tensor, prompts: Conditioning) -> torch.Tensor:
-        """noise − picture, as a flow model predicts it; `is_flow` says whether it is one."""
-        guess = self.x0(x, sigma, prompts)
-        return (x.float() - guess) / sigma.view(-1, *[1] * (x.ndim - 1))
-
-    @property
-    def is_flow(self) -> bool:
-        """Whether x = (1 − sigma) · picture + sigma · noise, and velocities are predicted."""
-        return is_flow(self._patcher)
-
-    def _conditions(self, x: torch.Tensor, prompts: Conditioning) -> dict[str, Any]:
-        (entry,) = comfy.samplers.encode_model_conds(
-            self.model.extra_conds,
-            comfy.sampler_helpers.convert_cond(prompts),
-            x.detach(),
-            self.device,
-            "positive",
-            latent_image=torch.zeros_like(x),
-            denoise_mask=None,
-            seed=0,
-        )
-        rows = {
-            name: value.process_cond(batch_size=len(x), area=None)
-            for name, value in entry["model_conds"].items()
-        }
-        found: dict[str, Any] = comfy.samplers.cond_cat([rows])
-        options = dict(self._patcher.model_options.get("transformer_options", {}))
-        options.update(cond_or_uncond=[0], uuids=[entry["uuid"]], sigmas=x.new_ones(1))
-        return {**found, "transformer_options": options}
-
-
-def is_flow(patcher: ModelPatcher) -> bool:
-    """Whether a MODEL is trained by flow matching with sigma from 0 to 1."""
-    sampling = patcher.get_model_object("model_sampling")
-    return isinstance(sampling, comfy.model_sampling.CONST)
-
-
-@contextmanager
-def trainable(patcher: ModelPatcher) -> Iterator[TrainableModel]:
-    """Inside, inference mode is off and gradients are on; the copy is loaded as a whole.
-
-    Raises ValueError for a model with a preset or QRM on it, which would act on the original alone.
+    Made and called within `training_mode`. Raises NotTrainableError for a model with a preset or a
+    QRM on it, whose effect would be trained away, and for one that cannot be copied.
     """
-    if has_gains(patcher):
-        raise ValueError(
-            "model has a preset by Apply Calibri, and training works on the plain model: connect "
-            "the model from before Apply Calibri."
+
+    def __init__(self, model: ModelPatcher, checkpointing: bool = True) -> None:
+        if model.get_wrappers(WrappersMP.APPLY_MODEL, WRAPPER_KEY):
+            raise NotTrainableError(
+                "There is an Apply Calibri or Apply QRM on the model, and training begins at the "
+                "plain one: connect the model from before it."
+            )
+        self._patcher = _own_copy(model)
+        comfy.model_management.load_models_gpu([self._patcher], force_full_load=True)
+        self.model: BaseModel = self._patcher.model
+        own_weights(self.model)
+        self.device: torch.device = model.load_device
+        self.inner = TrainableModule(diffusion_model(self._patcher), checkpointing)
+        self._options = dict(self._patcher.model_options.get("transformer_options", {}))
+
+    def __call__(
+        self, x: Tensor, sigma: Tensor, conds: dict[str, Any], vectors: Vectors | None
+    ) -> Tensor:
+        """The model's x0 for latents [B, ...] at `sigma` [B]; gradients reach x and `vectors`."""
+        own = {name: tree_map(_own, value) for name, value in conds.items()}
+        with self.inner.changed(vectors):
+            out: Tensor = self.model.apply_model(
+                x, sigma, transformer_options=dict(self._options), **own
+            )
+        return out
+
+
+class _Kept:
+    """Saves copies for the backward pass, since blocks write into what they were given."""
+
+    def __init__(self, model: nn.Module) -> None:
+        # The weights are not written into, and copies of them would not fit.
+        tensors = (*model.parameters(), *model.buffers())
+        self._weights = {tensor.untyped_storage().data_ptr() for tensor in tensors}
+
+    def copies(self) -> Any:
+        return torch.autograd.graph.saved_tensors_hooks(self._copy, lambda tensor: tensor)
+
+    def _copy(self, tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, nn.Parameter):
+            known = tensor.untyped_storage().data_ptr() in self._weights
+            return tensor if known else tensor.clone()
+        return tensor
+
+
+def _again(
+    forward: Callable[..., Any],
+    taps: GainTaps,
+    kept: _Kept,
+    vectors: Vectors,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    """Call a block so that it is computed again for its gradients, with the same vectors."""
+    values, shape = tree_flatten((args, kwargs, dict(vectors.add), dict(vectors.scale)))
+    at = [index for index, value in enumerate(values) if isinstance(value, Tensor)]
+    outputs: list[Any] = []  # what the first call gave, its tensors aside
+
+    def run(tensors: Iterable[Tensor], again: bool) -> tuple[Tensor, ...]:
+        filled = list(values)
+        for index, tensor in zip(at, tensors, strict=True):
+            filled[index] = tensor
+        own_args, own_kwargs, add, scale = tree_unflatten(filled, shape)
+        if again:
+            with taps.scaled(None, Vectors(add, scale)), kept.copies():
+                found = forward(*own_args, **own_kwargs)
+        else:
+            found = forward(*own_args, **own_kwargs)
+        flat, result = tree_flatten(found)
+        outputs[:] = [[_TENSOR if isinstance(value, Tensor) else value for value in flat], result]
+        return tuple(value for value in flat if isinstance(value, Tensor))
+
+    # Copies, so that the next block may write into what this one gave.
+    tensors = (value.clone() for value in _Again.apply(run, *[values[index] for index in at]))
+    given, result = outputs
+    return tree_unflatten([next(tensors) if v is _TENSOR else v for v in given], result)
+
+
+class _Again(torch.autograd.Function):
+    """A block without activations: its backward pass computes it once more."""
+
+    @staticmethod
+    def forward(ctx: Any, run: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> Any:
+        ctx.run = run
+        ctx.wanted = [tensor.requires_grad for tensor in tensors]
+        # Copies, because the block may write into its inputs.
+        ctx.tensors = [tensor.detach().clone() for tensor in tensors]
+        found = run(tensors, False)
+        return tuple(value.clone() for value in found)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        inputs = [
+            tensor.requires_grad_(wanted and tensor.is_floating_point())
+            for tensor, wanted in zip(ctx.tensors, ctx.wanted, strict=True)
+        ]
+        with torch.enable_grad():
+            # Not the leaves themselves, in which a block may not add in place.
+            found = ctx.run([t * 1 if t.requires_grad else t for t in inputs], True)
+        pairs = [
+            (value, gradient)
+            for value, gradient in zip(found, gradients, strict=True)
+            if gradient is not None and value.requires_grad
+        ]
+        targets = [tensor for tensor in inputs if tensor.requires_grad]
+        values, given = zip(*pairs, strict=True) if pairs else ((), ())
+        computed = iter(torch.autograd.grad(values, targets, given, allow_unused=True))
+        return None, *(next(computed) if t.requires_grad else None for t in inputs)
+
+
+def own_weights(module: nn.Module) -> None:
+    """Give a private module ordinary tensors: gradients cannot pass through inference tensors."""
+    for part in module.modules():
+        for name, parameter in list(part._parameters.items()):
+            if parameter is not None and parameter.is_inference():
+                part._parameters[name] = nn.Parameter(parameter.data.clone(), requires_grad=False)
+        for name, buffer in list(part._buffers.items()):
+            if buffer is not None and buffer.is_inference():
+                part._buffers[name] = buffer.clone()
+        for name, value in list(vars(part).items()):
+            if isinstance(value, Tensor) and value.is_inference():
+                setattr(part, name, value.clone())
+
+
+def _own_copy(model: ModelPatcher) -> ModelPatcher:
+    """A patcher of a model of its own, with the LoRAs of `model`."""
+    clones_deeply = "force_deepcopy" in inspect.signature(model.clone).parameters
+    if clones_deeply and model.cached_patcher_init is not None:
+        return model.clone(force_deepcopy=True)  # loaded anew from its files
+    if getattr(model, "is_dynamic", lambda: False)():
+        raise NotTrainableError(
+            "The model was not loaded by one of ComfyUI's own loaders, so no copy of it can be "
+            "loaded for training: load it with Load Diffusion Model or Load Checkpoint."
         )
-    with torch.inference_mode(False), torch.enable_grad():
-        own = _copy(patcher)
-        own.model.requires_grad_(False)
-        for module in own.model.modules():
-            if isinstance(module, _NORMS):
-                module.register_forward_pre_hook(_own_input)
-        comfy.model_management.load_models_gpu([own], memory_required=1e20, force_full_load=True)
-        with _in_training():
-            try:
-                yield TrainableModel(own)
-            finally:
-                own.detach()
+    # With its weights and LoRAs in place; the copy has them as they then are.
+    comfy.model_management.load_models_gpu([model], force_full_load=True)
+    module = copied(model.model)
+    made = comfy.model_patcher.ModelPatcher(module, model.load_device, model.offload_device)
+    made.model_options = comfy.model_patcher.create_model_options_clone(model.model_options)
+    return made
 
 
-def _own_input(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    # A norm keeps its input for the gradient, and FLUX's blocks add to that very tensor in place.
-    if inputs and torch.is_tensor(inputs[0]) and inputs[0].requires_grad:
-        return (inputs[0].clone(), *inputs[1:])
-    return inputs
+def copied(module: nn.Module) -> nn.Module:
+    """A deep copy without the patcher that a model knows; its configuration is shared."""
+    memo: dict[int, Any] = {}
+    config = getattr(module, "model_config", None)
+    if config is not None:
+        memo[id(config)] = config  # it cannot be copied: it has an answer to every name
+    patcher = getattr(module, "current_patcher", None)
+    if patcher is not None:
+        memo[id(patcher)] = None
+    for value in vars(module).values():
+        if isinstance(value, weakref.ReferenceType):
+            memo[id(value)] = value
+    return copy.deepcopy(module, memo)
 
 
-def _copy(patcher: ModelPatcher) -> ModelPatcher:
-    """A patcher with the same patches around weights of its own, none of them inference tensors."""
-    known = inspect.signature(patcher.clone).parameters
-    if "force_deepcopy" in known and patcher.cached_patcher_init is not None:
-        return patcher.clone(force_deepcopy=True)  # from the file, as ComfyUI's own trainer does
-    # Weights that other clones have patched go back to what they were, and off the device.
-    comfy.model_management.unload_all_models()
-    model = _own_weights(patcher.model)
-    if "model_override" in known:
-        return patcher.clone(model_override=(model, ({}, {}, {}, set())))
-    own = patcher.clone()
-    own.model, own.parent = model, None
-    own.backup, own.object_patches_backup = {}, {}
-    return own
+def _blocks(paths: Iterable[str]) -> list[str]:
+    """The blocks that hold these modules: "double_blocks.0" of "double_blocks.0.img_mod.lin"."""
+    found: dict[str, None] = {}
+    for path in paths:
+        names = path.split(".")
+        numbers = [at for at, name in enumerate(names) if name.isdigit()]
+        if numbers:
+            found[".".join(names[: numbers[0] + 1])] = None
+    return list(found)
 
 
-def _own_weights(original: Any) -> Any:
-    """The model around weights of its own, ordinary tensors where those were of inference mode."""
-    # Not part of the weights, and not made to be copied.
-    shared = [getattr(original, name, None) for name in ("model_config", "current_patcher")]
-    model = copy.deepcopy(original, {id(held): held for held in shared if held is not None})
-    for module in model.modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            if parameter.is_inference():
-                plain = nn.Parameter(parameter.detach().clone(), requires_grad=False)
-                setattr(module, name, plain)
-        for name, buffer in list(module.named_buffers(recurse=False)):
-            if buffer.is_inference():
-                setattr(module, name, buffer.clone())
-    return model
+def _below(vectors: Vectors | None, path: str) -> Vectors:
+    if vectors is None:
+        return Vectors()
+    under = f"{path}."
+    return Vectors(
+        {p: v for p, v in vectors.add.items() if p.startswith(under)},
+        {p: v for p, v in vectors.scale.items() if p.startswith(under)},
+    )
 
 
-@contextmanager
-def _in_training() -> Iterator[None]:
-    """Have ComfyUI compute in ways that have gradients, where it knows of training (not 0.3.64)."""
-    if not hasattr(comfy.model_management, "in_training"):
-        yield
-        return
-    before = comfy.model_management.in_training
-    comfy.model_management.in_training = True
-    try:
-        yield
-    finally:
-        comfy.model_management.in_training = before
+def _own(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
