@@ -19,6 +19,7 @@ from ..calibri.preset_metadata import held_out
 from ..calibri.presets import Preset, RewardChange, describe_members, save_preset
 from ..calibri.report import build_report, save_picture, save_report
 from ..calibri.selection import Interval
+from ..calibri.thumbnail import draw_thumbnail
 from ..calibri.verdict import judged, objections, verdict
 from . import folders, runs
 from .calibration_inputs import Prepared
@@ -60,6 +61,9 @@ def conclude(prepared: Prepared, run_id: str, outcome: Outcome, journal: Journal
     save_report(folder / runs.REPORT, numbers)
     copy_settings(run_id, folder)
     before, after, captions = _pictures(prepared, outcome)
+    if outcome.generation != 0:  # saved without them as well, should somebody cancel meanwhile
+        preset = replace(preset, thumbnail=draw_thumbnail(before, after))
+        save_preset(folder / runs.PRESET, preset, overwrite=True)
     report = draw_report(numbers, before, after, captions)
     save_picture(folder / runs.REPORT_PICTURE, report)
     save_picture(folder / runs.BEFORE_AFTER, before_and_after(before, after))

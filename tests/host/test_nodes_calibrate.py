@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,10 @@ def test_run_leaves_preset_report_and_pictures(inputs: dict[str, Any], output: P
     (text,) = result.ui["text"]
     assert "held-out prompts" in text
     assert str(folder) in text
+    # The file and the output have the same small picture.
+    thumbnail = load_preset(folder / "preset.safetensors").thumbnail
+    Image.open(BytesIO(thumbnail)).verify()
+    assert thumbnail == preset.thumbnail
     # The preset goes straight into Apply Calibri.
     CalibriApply.execute(inputs["model"], preset, 1.0, 0.0, 1.0)
 
