@@ -99,7 +99,7 @@ class CalibriEdit(io.ComfyNode):
         edited = edit_preset(preset, parse_rules(rules))
         text = preset_text(edited)
         show_on_node(cls.hidden, text)
-        return io.NodeOutput(edited, text)
+        return io.NodeOutput(edited, text, ui={"calibri_edit": [_for_the_page(preset)]})
 
 
 class CalibriBlendPresets(io.ComfyNode):
@@ -189,6 +189,16 @@ class CalibriConvertPreset(io.ComfyNode):
             text += "exact, it draws the same."
         show_on_node(cls.hidden, text)
         return io.NodeOutput(made.preset)
+
+
+def _for_the_page(preset: Preset) -> dict[str, Any]:
+    """What is edited, for the bars on the node; fields as /calibri/presets/{name} has them."""
+    names = list(preset.members[0].coefficients)
+    return {
+        "granularity": preset.granularity,
+        "names": names,
+        "values": [[member.coefficients[n] for n in names] for member in preset.members],
+    }
 
 
 def _plain(model: ModelPatcher, granularity: str) -> Preset:
