@@ -117,6 +117,8 @@ def test_presets_are_looked_at_searched_and_compared(page: Page, put: Put) -> No
     bars = softer.get_by_role("img", name="20 coefficients from")
     expect(bars.locator("rect")).to_have_count(20)
     measured = card(gallery, "calibri-demo-dit.safetensors: demo reward")
+    shown = measured.get_by_role("img", name="Pictures of held-out prompts")
+    expect(shown).to_have_js_property("naturalWidth", 196)
     expect(measured).to_contain_text("demo reward: −1.22 → −0.94, gain +0.28 [+0.14, +0.41]")
     picture(page, "presets")
 
