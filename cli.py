@@ -10,6 +10,7 @@ import typer
 
 from .commands.calibrate import calibrate, resume
 from .commands.demo import demo
+from .commands.doctor import doctor
 from .commands.evaluate import evaluate
 from .commands.export_preset import export_preset
 from .commands.import_checkpoint import import_checkpoint
@@ -28,6 +29,7 @@ app.command("export")(export_preset)
 app.command()(evaluate)
 app.command()(demo)
 app.command()(verify)
+app.command()(doctor)
 
 
 @app.callback()

@@ -73,6 +73,8 @@ def read_state(journal_file: Path) -> RunState:
         with Journal.read(journal_file) as journal:
             return _state(name, locked, journal)
     except JournalError as error:
+        if locked:  # it is in the making
+            return RunState(name, RUNNING)
         return RunState(name, BROKEN, problem=str(error))
 
 
@@ -100,7 +102,7 @@ def _state(name: str, locked: bool, journal: Journal) -> RunState:
         generations=tuple(
             {
                 "generation": e.generation,
-                "mean": float(e.rewards.mean()),
+                "mean": float(e.rewards.mean(axis=1).mean()),
                 "best": float(e.rewards.mean(axis=1).max()),
                 "validation": validated.get(e.generation),
             }

@@ -66,12 +66,12 @@ def command(name: str, declared: Environment, root: Path, here: Path, report: Re
     if declared.python == CURRENT:
         return [sys.executable]
     folder = declared.folder(name, root)
-    if not _is_whole(folder):
+    if not is_whole(folder):
         root.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(folder.with_name(f"{folder.name}.lock"))
         try:
             with lock.acquire(timeout=0):
-                if not _is_whole(folder):
+                if not is_whole(folder):
                     _make(name, declared, folder, here, report)
         except filelock.Timeout:
             raise RuntimeError(
@@ -82,7 +82,7 @@ def command(name: str, declared: Environment, root: Path, here: Path, report: Re
     return [str(python_of(folder)), "-I"]
 
 
-def _is_whole(folder: Path) -> bool:
+def is_whole(folder: Path) -> bool:
     """Whether an environment was made to its end, and still has its Python."""
     # A link to a Python that was removed or moved is there, and leads nowhere.
     return (folder / MARKER).is_file() and python_of(folder).exists()

@@ -1,0 +1,104 @@
+"""`status`, `stop`, `report` and `doctor`: what they say of runs that nodes have made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from comfyui_calibri.calibri.journal import Journal
+from comfyui_calibri.cli import app
+from comfyui_calibri.nodes.calibrate import CalibriCalibrate
+
+from .tiny_fixtures import inference  # noqa: F401
+from .tiny_inputs import calibration_inputs
+from .tiny_patchers import Brightness
+
+pytestmark = [pytest.mark.oldest, pytest.mark.usefixtures("output")]
+
+RUN = "trial"
+
+
+class Asks(Brightness):
+    """Somebody looks at the run, and asks it to stop, while the reward's call number `at` runs."""
+
+    def __init__(self, comfyui: Path, at: int) -> None:
+        self.comfyui, self.left = comfyui, at
+        self.said: list[Result] = []
+
+    def score(self, images: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+        self.left -= 1
+        if self.left == 0:
+            said = (("status", RUN, "--json"), ("report", RUN), ("stop", RUN))
+            self.said = [command(self.comfyui, *arguments) for arguments in said]
+        return super().score(images, prompts)
+
+
+def command(comfyui: Path, *arguments: object) -> Result:
+    return CliRunner().invoke(app, [*map(str, arguments), "--comfyui", str(comfyui)])
+
+
+def test_a_run_is_listed_stopped_and_reported(
+    comfyui: Path, output: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    assert f"There are no runs in {output}" in command(comfyui, "status").stdout
+    absent = command(comfyui, "report", "nothing")
+    assert (absent.exit_code, "There is no run 'nothing'" in absent.stderr) == (2, True)
+
+    inputs = calibration_inputs(tmp_path_factory.mktemp("clip"))
+    reward = Asks(comfyui, at=6)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        CalibriCalibrate.execute(**{**inputs, "reward": reward})
+    status, report, stop = reward.said
+    state = json.loads(status.stdout)
+    assert (state["id"], state["state"], state["generation"]) == (RUN, "running", 1)
+    assert "Run trial, running: 1 generations" in report.stdout
+    assert (stop.exit_code, stop.stdout) == (0, f"The run {RUN} was asked to stop.\n")
+    assert json.loads(command(comfyui, "status", RUN, "--json").stdout)["state"] == "rests"
+    again = command(comfyui, "stop", RUN)
+    assert (again.exit_code, "Nobody works on the run" in again.stderr) == (2, True)
+
+    # It goes on to its end.
+    CalibriCalibrate.execute(**{**inputs, "reward": reward})
+    ended = json.loads(command(comfyui, "report", RUN, "--json").stdout)
+    assert (ended["id"], ended["state"]) == (RUN, "finished")
+    assert Path(ended["files"]["report"]).is_file()
+    told = command(comfyui, "report", RUN, "--to", output / "copy").stdout
+    assert f"Run {RUN}, finished: " in told
+    assert sorted(file.name for file in (output / "copy").iterdir()) == [
+        "course.png",
+        "report.json",
+    ]
+    assert f"{RUN}  finished" in command(comfyui, "status").stdout
+    settings = (output / "calibri" / "runs" / RUN / "settings.toml").read_text()
+    assert "The workflow's model" in settings  # it came from no loader
+    refused = command(comfyui, "resume", RUN)
+    assert (refused.exit_code, "There is no model: give --checkpoint" in refused.stderr) == (
+        2,
+        True,
+    )
+
+
+def test_a_run_that_another_process_has_is_not_begun_twice(comfyui: Path, output: Path) -> None:
+    folder = output / "calibri" / "runs" / RUN
+    with Journal.open(folder / "journal.sqlite"):
+        (folder / "config.json").write_text("{}")
+        rows: list[dict[str, Any]] = json.loads(command(comfyui, "status", "--json").stdout)
+    assert [(row["id"], row["state"]) for row in rows] == [(RUN, "running")]
+
+
+def test_doctor_finds_this_comfyui_and_names_what_is_missing(comfyui: Path) -> None:
+    found = command(comfyui, "doctor", "--json")
+    by_name = {finding["about"]: finding for finding in json.loads(found.stdout)}
+    assert by_name["ComfyUI"]["state"] == "ok"
+    assert str(comfyui) in by_name["ComfyUI"]["text"]
+    assert by_name["presets"]["state"] == "ok"
+    assert by_name["PickScore"]["state"] == "note"
+    assert "download it from" in by_name["PickScore"]["text"]
+    assert found.exit_code == 0, found.stdout

@@ -1,0 +1,77 @@
+"""Workers of a cluster that die, hang or wait when a test wants it; what the driver says of them.
+
+Apart from the tests, so that a driver in a process of its own can use it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from comfyui_calibri.calibri.cluster import ClusterEvaluator
+from comfyui_calibri.calibri.worker_pool import Needs
+
+from .exact_run import ExactEvaluator
+
+PATIENCE = 60.0  # seconds
+
+
+class Troubled(ExactEvaluator):
+    """Draws as the exact run does, and does what the files of `folder` say, each once."""
+
+    def __init__(self, folder: Path, memory: int = 10**9) -> None:
+        super().__init__(batch=13, memory=memory)
+        self.folder, self.drawn = folder, 0
+
+    def run(self, batch: Any, vectors: Any, bucket: Any) -> Any:
+        if self._told("die"):
+            os._exit(1)
+        if self._told("hang"):
+            time.sleep(PATIENCE)
+        # All workers wait here, after a batch of each.
+        while self.drawn and (self.folder / "wait").exists():
+            time.sleep(0.02)
+        self.drawn += 1
+        return super().run(batch, vectors, bucket)
+
+    def _told(self, word: str) -> bool:
+        try:
+            (self.folder / word).rename(self.folder / f"{word} done by {os.getpid()}")
+        except FileNotFoundError:  # or another worker was quicker
+            return False
+        return True
+
+
+@dataclass(frozen=True)
+class Factory:
+    folder: Path
+    memory: int = 10**9
+
+    def __call__(self) -> tuple[Troubled, str]:
+        if (self.folder / "broken").exists():
+            raise ValueError("The model's file is not there.")
+        return Troubled(self.folder, self.memory), "exact"
+
+
+class Trial:
+    """One run's folder, and what its pool said."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.journal = folder, folder / "journal.sqlite"
+        self.said: list[str] = []
+        self.heard: Callable[[str], None] = lambda _: None
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+        self.heard(text)
+
+    def workers(self, wanted: int | None = 2, **options: Any) -> ClusterEvaluator:
+        needs = Needs(batch_seconds=options.pop("batch_seconds", PATIENCE))
+        return ClusterEvaluator(Factory(self.folder, **options), needs, wanted, self.say)
+
+    def ready(self) -> int:
+        return sum("is ready" in text for text in self.said)
