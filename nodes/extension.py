@@ -15,6 +15,7 @@ from .calibrate import CalibriCalibrate
 from .combine_rewards import CalibriCombineRewards, CalibriRewardFloor
 from .compositional_rewards import CalibriCompositionalReward, CalibriScoreDetections
 from .demo import CalibriLoadDemoTextEncoder
+from .demo_pictures import CalibriDemoPictures
 from .editing import CalibriBlendPresets, CalibriConvertPreset, CalibriEdit
 from .evaluate import CalibriEvaluate
 from .external_rewards import CalibriLoadExternalReward
@@ -28,6 +29,7 @@ from .qrm import CalibriApplyQRM, CalibriLoadQRM, CalibriSaveQRM
 from .rewards import CalibriDemoReward, CalibriLoadReward
 from .scoring import CalibriPickBest, CalibriScoreImages
 from .settings import CalibriLoadSettings
+from .train_ahpa import CalibriTrainAHPA
 from .workflow_reward import CalibriRewardInput, CalibriWorkflowReward
 
 
@@ -49,6 +51,7 @@ class CalibriExtension(ComfyExtension):
             CalibriCombineRewards,
             CalibriCompositionalReward,
             CalibriConvertPreset,
+            CalibriDemoPictures,
             CalibriDemoReward,
             CalibriEdit,
             CalibriEvaluate,
@@ -74,5 +77,6 @@ class CalibriExtension(ComfyExtension):
             CalibriScoreImages,
             CalibriSlice,
             CalibriSplitPrompts,
+            CalibriTrainAHPA,
             CalibriWorkflowReward,
         ]

@@ -71,7 +71,7 @@ def training_inputs() -> list[io.Input]:
             tooltip="ahpa: levels of the VAE, weighed by the noise level. none: a plain LoRA. The "
             "others are baselines and ablations; docs/ahpa.md has them.",
         ),
-        io.Int.Input("steps", default=500, min=1, max=1_000_000),
+        io.Int.Input("steps", default=500, min=1, max=1_000_000, tooltip="Of training."),
         io.Int.Input("batch", default=1, min=1, max=1024, tooltip="Pictures at once."),
         io.Int.Input("rank", default=16, min=1, max=512, tooltip="Of the LoRA."),
         io.Float.Input(
@@ -87,7 +87,14 @@ def training_inputs() -> list[io.Input]:
             max=1000,
             tooltip="Which block is aligned, counted from 1; 0: a quarter of the depth.",
         ),
-        io.Int.Input("seed", default=0, min=0, max=2**53, control_after_generate=False),
+        io.Int.Input(
+            "seed",
+            default=0,
+            min=0,
+            max=2**53,
+            control_after_generate=False,  # another seed is another run, not the same one continued
+            tooltip="Of everything that is drawn.",
+        ),
         sockets.filename_prefix("ahpa"),
         io.String.Input(
             "run_name",
