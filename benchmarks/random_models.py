@@ -21,8 +21,6 @@ FLUX = {
     "in_channels": 16,
     "out_channels": 16,
     "patch_size": 2,
-    "vec_in_dim": 768,
-    "context_in_dim": 4096,
     "mlp_ratio": 4.0,
     "theta": 10000,
     "qkv_bias": True,
@@ -38,6 +36,18 @@ WAN = {
 }
 
 
+SD3 = {
+    "in_channels": 16,
+    "patch_size": 2,
+    "input_size": None,
+    "adm_in_channels": 2048,
+    "pos_embed_max_size": 384,
+    "num_patches": 384 * 384,
+    "pos_embed_scaling_factor": None,
+    "qk_norm": "rms",
+}
+
+
 @dataclass(frozen=True)
 class Shape:
     """A model and the inputs of one call of it."""
@@ -46,22 +56,46 @@ class Shape:
     config: Mapping[str, Any]  # of the diffusion model
     latent: tuple[int, ...]  # without the batch
     text_tokens: int
+    text_width: int = 4096
     pooled: int = 0  # width of the pooled text, 0 where the model takes none
     batch: int = 1
 
 
-def flux(double: int, single: int, heads: int, head: int, side: int, text: int) -> Shape:
-    """FLUX.1-dev with `heads` heads of width `head`, for a latent of `side` x `side`."""
+def flux(
+    double: int, single: int, heads: int, head: int, side: int, text: int, width: int = 0
+) -> Shape:
+    """FLUX.1-dev with `heads` heads of width `head`, for a latent of `side` x `side`.
+
+    `width`: of a prompt's tokens and its pooled embedding, where it is not FLUX's own.
+    """
     rest = head - head // 8
+    text_width, pooled = (width, width) if width else (4096, 768)
     config = {
         **FLUX,
+        "context_in_dim": text_width,
+        "vec_in_dim": pooled,
         "hidden_size": heads * head,
         "num_heads": heads,
         "depth": double,
         "depth_single_blocks": single,
         "axes_dim": [head // 8, rest // 2, rest // 2],
     }
-    return Shape("Flux", config, (16, side, side), text, pooled=FLUX["vec_in_dim"])
+    return Shape("Flux", config, (16, side, side), text, text_width, pooled)
+
+
+def sd3(depth: int, dual: int, side: int, text: int) -> Shape:
+    """SD3.5 of `depth` blocks and as many heads of width 64, the first `dual` blocks with a second
+    attention (24 and 13 are SD3.5-medium).
+    """
+    hidden = 64 * depth
+    context = {"in_features": 4096, "out_features": hidden}
+    config = {
+        **SD3,
+        "depth": depth,
+        "x_block_self_attn_layers": list(range(dual)),
+        "context_embedder_config": {"target": "torch.nn.Linear", "params": context},
+    }
+    return Shape("SD3", config, (16, side, side), text, pooled=SD3["adm_in_channels"])
 
 
 def wan(blocks: int, heads: int, head: int, ffn: int, frames: int, side: int, text: int) -> Shape:
@@ -93,14 +127,24 @@ def make_inputs(shape: Shape, device: torch.device) -> dict[str, Any]:
     def normal(*size: int) -> torch.Tensor:
         return torch.randn(shape.batch, *size, generator=generator).to(device)
 
-    text_width = shape.config.get("context_in_dim") or shape.config["text_dim"]
     inputs = {
         "x": normal(*shape.latent),
         "t": torch.full((shape.batch,), 0.7, device=device),
-        "c_crossattn": normal(shape.text_tokens, text_width),
+        "c_crossattn": normal(shape.text_tokens, shape.text_width),
     }
     if shape.pooled:
         inputs["y"] = normal(shape.pooled)
     if shape.config.get("guidance_embed"):
         inputs["guidance"] = torch.full((shape.batch,), 3.5, device=device)
     return inputs
+
+
+def on_meta(shape: Shape) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
+    """The diffusion model alone, on the meta device, where nothing is computed, and what
+    `make_inputs` gives there.
+    """
+    meta = torch.device("meta")
+    config = getattr(comfy.supported_models, shape.kind)(dict(shape.config))
+    config.set_inference_dtype(torch.float32, None)
+    model = config.get_model({}, "", device=meta)
+    return model.diffusion_model, make_inputs(shape, meta)

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from .backbone_table import cases_table, coefficient_table
+from .qrm_table import qrm_table
 
 PAGE = "docs/backbones.md"
-TABLES = {"coefficients": coefficient_table, "tested": cases_table}
+TABLES = {"coefficients": coefficient_table, "tested": cases_table, "qrm": qrm_table}
 
 
 @pytest.mark.slow

@@ -9,34 +9,27 @@ import torch
 from torch import Tensor, nn
 
 from comfyui_calibri.calibri.backbones import read_backbone
-from comfyui_calibri.calibri.families import FAMILIES
 from comfyui_calibri.calibri.taps import GainTaps
 from comfyui_calibri.calibri.vectors import Vectors
 from comfyui_calibri.qrm.layout import Layout, QRMError, Slot, read_layout
 
 from .dits import CASES
 from .dits.case import ALL, SAMPLES, DitCase
+from .qrm_table import LINEARS, REFUSED
 
-LINEARS = [
-    f.name for f in FAMILIES if any(getattr(b, "norms", ()) for k in f.kinds for b in k.branches)
-]
+# The first of each family, and those whose linears differ.
+DIFFERENT = ("SD3.5", "SD3 in diffusers", "SD3.5 in diffusers", "Qwen-Image-Edit-2511")
+_firsts = {case.family: case for case in reversed(CASES) if case.family in LINEARS}.values()
 with_linears = pytest.mark.parametrize(
-    "case", [c for c in CASES if c.family in LINEARS], ids=lambda case: case.name, indirect=True
+    "case",
+    [*_firsts, *(case for case in CASES if case.name in DIFFERENT)],
+    ids=lambda case: case.name,
+    indirect=True,
 )
 
 CHANGED = 1  # the sample that has vectors
 
 MLP_WORDS = ("mlp", "ff", "feed_forward")
-
-# Families whose gates lie where samples cannot have vectors of their own.
-REFUSED = {
-    "ace-step": "family ace-step, .* no channels along its last axis",
-    "hunyuan3d-2.1": "in one sequence",
-    "minimax-h3": "in one sequence",
-    "mochi": "pass through tanh",
-    "seedvr2": "in one sequence",
-    "trellis2": "in one sequence",
-}
 
 
 def layout_of(case: DitCase, model: nn.Module) -> Layout:
