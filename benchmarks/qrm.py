@@ -46,7 +46,7 @@ def cpu_cases() -> list[Case]:
     from .random_models import flux, sd3
 
     return [
-        Case("SD3.5-M's proportions, 6 blocks, hidden 384", sd3(6, 3, side=64, text=154), 25),
+        Case("SD3.5-M's proportions, 6 blocks, hidden 384", sd3(6, 3, side=32, text=64), 40),
         Case("FLUX's proportions, 4+8 blocks, hidden 384", flux(4, 8, 6, 64, side=32, text=64), 40),
         Case("the demo's shape", flux(3, 8, 1, 128, side=8, text=24, width=64), 200, target=False),
     ]

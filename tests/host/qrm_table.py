@@ -1,4 +1,4 @@
-"""What QRM may change in each family, held by `test_qrm_slots.py`, and docs/backbones.md's table."""
+"""What QRM may change in each family, held by `test_qrm_slots.py`, and the table of it."""
 
 from __future__ import annotations
 
