@@ -3,7 +3,7 @@
 import { button, made } from "../elements.js";
 import { t } from "../language.js";
 import { number, signed } from "../numbers.js";
-import { drawPair, member } from "./bars.mjs";
+import { drawPair, drawPreset, member } from "./bars.mjs";
 import { presets } from "./presets.mjs";
 import { dress } from "./style.mjs";
 import { kindWords, rewardsOf, titleOf } from "./words.mjs";
@@ -20,7 +20,8 @@ export async function showComparison(one, other) {
   dialog.append(made("h2", "", t("library.comparison.title")), legend(one, 0), legend(other, 1));
   const [first, second] = wholes.map((whole) => member(whole));
   const shared = [...first.keys()].filter((name) => second.has(name));
-  dialog.append(drawPair(first, second));
+  // Of two kinds of model, or by block and by gate: no bar of one belongs beside one of the other.
+  dialog.append(...(shared.length > 0 ? [drawPair(first, second)] : wholes.map(drawPreset)));
   if (wholes.some((whole) => whole.values.length > 1)) dialog.append(made("p", "", t("library.comparison.members")));
   dialog.append(shared.length > 0 ? table(shared, first, second) : made("p", "", t("library.comparison.apart")));
   dialog.append(button({ label: t("library.close") }, () => dialog.close()));
