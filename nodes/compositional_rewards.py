@@ -114,7 +114,10 @@ class CalibriScoreDetections(io.ComfyNode):
             inputs=[
                 io.Image.Input("images", tooltip="The images that the detector looked at."),
                 Boxes.Input(
-                    "boxes", tooltip="What it found, from RT-DETR, SAM3 Detect or another one."
+                    "boxes",
+                    tooltip="What it found, from RT-DETR, SAM3 Detect or another one.",
+                    # Else the page draws a box to type in, and no socket.
+                    extra_dict={"forceInput": True},
                 ),
                 io.String.Input(
                     "prompt", default="", multiline=True, tooltip="What the images should show."
