@@ -146,7 +146,7 @@ class QRMLayer(StepRange):
         module = self.modulator
         if not isinstance(module, torch.nn.Module):
             return module
-        if all(parameter.device == device for parameter in module.parameters()):
+        if _is_on(module, device):
             return module
         if device not in sampling.copies:
             sampling.copies[device] = copy.deepcopy(module).to(device)
@@ -215,6 +215,10 @@ def flow_time(sigma: torch.Tensor, sampling: Any) -> torch.Tensor:
 def _is(value: Any, dimensions: int, rows: int) -> bool:
     tensor = isinstance(value, torch.Tensor)
     return tensor and value.ndim == dimensions and value.shape[0] == rows
+
+
+def _is_on(module: torch.nn.Module, device: torch.device) -> bool:
+    return all(parameter.device == device for parameter in module.parameters())
 
 
 def _keys(options: dict[str, Any], rows: int) -> list[Any] | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import comfy.samplers
+import comfy.sd
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -13,6 +15,7 @@ from comfy.sd import CLIP
 from comfy_extras.nodes_torch_compile import TorchCompileModel
 from torch import Tensor
 
+from comfyui_calibri.nodes import qrm_layer
 from comfyui_calibri.nodes.identity import identity
 from comfyui_calibri.nodes.patching import apply_qrm
 from comfyui_calibri.nodes.qrm_layer import QRMLayer
@@ -50,6 +53,13 @@ def flux() -> ModelPatcher:
 @pytest.fixture(scope="module")
 def sd3() -> ModelPatcher:
     return make_model("sd3")
+
+
+def loadable() -> ModelPatcher:
+    """A model that says how to load it again, as loaders do for the nodes that need a copy."""
+    model = make_model("sd3")
+    model.cached_patcher_init = (lambda **_: make_model("sd3"), ())
+    return model
 
 
 @pytest.fixture
@@ -196,8 +206,7 @@ def test_vectors_are_asked_for_in_every_nth_step(
 @pytest.mark.usefixtures("steady_memory")
 def test_a_compiled_model_never_gives_a_stale_picture(prompts: Any) -> None:
     torch._dynamo.reset()
-    model = make_model("sd3")
-    model.cached_patcher_init = (lambda **_: make_model("sd3"), ())
+    model = loadable()
 
     def compiled(m: ModelPatcher) -> ModelPatcher:
         covered: ModelPatcher = call(TorchCompileModel, model=m, backend="eager")
@@ -222,10 +231,75 @@ def test_comfyui_loads_it_beside_the_model(flux: ModelPatcher, prompts: Any) -> 
     patchers = applied.get_nested_additional_models()
     assert [patcher.model for patcher in patchers] == [qrm.file.module] * 2
     assert not flux.get_nested_additional_models()
-    # Weights that are elsewhere, as where memory is very short, are copied for one sampling.
-    layer = QRMLayer(qrm.file.module)
-    expected = sample(apply_qrm(flux, layer), *prompts)
-    assert_alike(expected, sample(qrm.on(flux), *prompts))
+
+
+def test_several_gpus_share_the_conditions(prompts: Any) -> None:
+    """Tried with two names of one CPU. Each has the weights of the model and the QRM to itself."""
+    model = loadable()
+    applied = Applied(make_qrm(model)).on(model)
+    expected = sample(applied, *prompts)
+    other = applied.deepclone_multigpu(new_load_device=torch.device("cpu", 0))
+    other.is_multigpu_base_clone = True
+    shared = applied.clone()
+    shared.set_additional_models("multigpu", [other])
+    calls: list[int] = []
+    for patcher in (applied, other):
+        patcher.model.diffusion_model.register_forward_pre_hook(
+            lambda module, _: calls.append(id(module))
+        )
+    assert_alike(sample(shared, *prompts), expected)
+    assert len(set(calls)) == 2
+
+
+def test_weights_that_are_elsewhere_are_copied_for_one_sampling(
+    flux: ModelPatcher, prompts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where memory is too short for ComfyUI to load them; all of it is one CPU here."""
+    file = make_qrm(flux)
+    expected = sample(Applied(file).on(flux), *prompts)
+    layer = QRMLayer(file.module)
+    applied = apply_qrm(flux, layer)
+    copied: list[Any] = []
+    real = copy.deepcopy
+
+    def deepcopy(module: Any, *rest: Any) -> Any:
+        if module is file.module:
+            copied.append(module)
+        return real(module, *rest)
+
+    monkeypatch.setattr(qrm_layer, "_is_on", lambda module, device: False)
+    monkeypatch.setattr(qrm_layer.copy, "deepcopy", deepcopy)
+    for times in (1, 2):
+        assert torch.equal(sample(applied, *prompts), expected)
+        assert len(copied) == times
+    assert not layer._samplings
+
+
+def lora(model: ModelPatcher) -> dict[str, Tensor]:
+    """A LoRA file's tensors for a linear that computes gates."""
+    generator = torch.Generator().manual_seed(11)
+    path = "diffusion_model.joint_blocks.0.x_block.adaLN_modulation.1"
+    linear = model.model.get_submodule(path)
+    return {
+        f"{path}.lora_up.weight": torch.randn(linear.out_features, 4, generator=generator) * 0.05,
+        f"{path}.lora_down.weight": torch.randn(4, linear.in_features, generator=generator),
+    }
+
+
+def test_a_lora_before_and_after(sd3: ModelPatcher, prompts: Any) -> None:
+    def patched(model: ModelPatcher) -> ModelPatcher:
+        with_lora: ModelPatcher = comfy.sd.load_lora_for_models(model, None, lora(sd3), 0.8, 0.0)[0]
+        return with_lora
+
+    def picture(model: ModelPatcher) -> Tensor:
+        return sample(model, *prompts, sigmas=STEPS[-3:])
+
+    qrm = Applied(make_qrm(sd3))
+    with judged(sd3, qrm):
+        expected = picture(patched(sd3))
+    assert_different(expected, picture(qrm.on(sd3)))
+    assert_alike(picture(qrm.on(patched(sd3))), expected)
+    assert_alike(picture(patched(qrm.on(sd3))), expected)
 
 
 def test_models_with_other_qrms_have_identities_of_their_own(flux: ModelPatcher) -> None:
