@@ -62,7 +62,7 @@ class Recipe:
     learning_rate: float = 1e-3
     warm_up: int = 20
     weight_decay: float = 0.01
-    clip: float = 1.0
+    gradient_limit: float = 1.0
     outlier: float = 2.0
     ema: float = 0.98
     backward_steps: int = 1

@@ -184,7 +184,7 @@ def _step(
         for name, value in losses.items():
             said[name] = said.get(name, 0.0) + value.item() / recipe.accumulate
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    norm = nn.utils.clip_grad_norm_(parameters, recipe.clip)
+    norm = nn.utils.clip_grad_norm_(parameters, recipe.gradient_limit)
     _check(norm, step + 1, {"gradient": norm})
     optimiser.step()
     state.step = step + 1
