@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from typing import Any
 
 OBJECT_STORE = 256 * 2**20  # bytes; batches travel as rewards, only a report's pictures are large
@@ -30,6 +32,7 @@ def connect(address: str | None, cpus: float | None = None) -> Any:
         count = max(os.cpu_count() or 1, int(-(-(cpus or 1) // 1)))
         options |= {"num_cpus": count, "include_dashboard": False}
         options["object_store_memory"] = OBJECT_STORE
+    terminated = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=named or "local", **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -37,4 +40,8 @@ def connect(address: str | None, cpus: float | None = None) -> Any:
             f"Ray does not answer at {named or 'this machine'} ({error}): start it with `ray start "
             "--head`, or give its address with --address."
         ) from error
+    finally:
+        # Ray takes SIGTERM for itself and ends with a code of its own.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, terminated)
     return ray

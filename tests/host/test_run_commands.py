@@ -14,8 +14,11 @@ from typer.testing import CliRunner, Result
 
 from comfyui_calibri.calibri.journal import Journal
 from comfyui_calibri.cli import app
+from comfyui_calibri.demo.prompts import generate_prompts
+from comfyui_calibri.demo.weights import TEXT_ENCODER, VAE, WEIGHTS
 from comfyui_calibri.nodes.calibrate import CalibriCalibrate
 
+from .background_graph import TINY, write_tiny_model
 from .tiny_fixtures import inference  # noqa: F401
 from .tiny_inputs import calibration_inputs
 from .tiny_patchers import Brightness
@@ -91,6 +94,45 @@ def test_a_run_that_another_process_has_is_not_begun_twice(comfyui: Path, output
         (folder / "config.json").write_text("{}")
         rows: list[dict[str, Any]] = json.loads(command(comfyui, "status", "--json").stdout)
     assert [(row["id"], row["state"]) for row in rows] == [(RUN, "running")]
+
+
+def test_the_command_line_plans_calibrates_and_answers_in_json(
+    comfyui: Path, output: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    models = tmp_path_factory.mktemp("models")
+    write_tiny_model(models)
+    prompts = models / "prompts.txt"
+    prompts.write_text("\n".join(generate_prompts(6, 1, "train")))
+    arguments: list[object] = [
+        *("calibrate", "--diffusion-model", models / "diffusion_models" / TINY, "--cpu"),
+        *("--text-encoder", WEIGHTS / TEXT_ENCODER, "--vae", WEIGHTS / VAE),
+        *("--prompts", prompts, "--reward", "demo", "--run-name", "planned"),
+        *("--steps", 1, "--width", 64, "--height", 64, "--granularity", "block"),
+        *("--generations", 1, "--bucket-size", 1, "--validate-every", 1, "--json"),
+    ]
+    plan = command(comfyui, *arguments, "--plan", "--price", 3.6)
+    assert plan.exit_code == 0, plan.stderr
+    forecast = json.loads(plan.stdout)
+    assert (forecast["drawn"], forecast["calls"], forecast["workers"]) == (0, 1, 1)
+    assert forecast["seconds"] == forecast["images"] * forecast["seconds_per_image"] > 0
+    assert forecast["cost"] == pytest.approx(forecast["seconds"] * 0.001)
+    assert not (output / "calibri").exists()  # nothing is left of a plan
+
+    done = command(comfyui, *arguments)
+    assert done.exit_code == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["id"], report["state"]) == ("planned", "finished")
+    assert report["counts"]["images"] <= forecast["images"]
+    assert (output / "calibri" / "planned" / "settings.toml").is_file()
+
+    # Nothing is drawn again; another process is told apart from bad input.
+    again = command(comfyui, "resume", "planned", "--cpu", "--json")
+    assert json.loads(again.stdout)["counts"] == report["counts"]
+    with Journal.open(output / "calibri" / "runs" / "planned" / "journal.sqlite"):
+        busy = command(comfyui, "resume", "planned", "--cpu")
+    assert (busy.exit_code, "another run may be using it" in busy.stderr) == (3, True)
+    wrong = command(comfyui, *arguments, "--profile", "best")
+    assert (wrong.exit_code, "give one of default, paper." in wrong.stderr) == (2, True)
 
 
 def test_doctor_finds_this_comfyui_and_names_what_is_missing(comfyui: Path) -> None:
