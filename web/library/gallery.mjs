@@ -105,6 +105,7 @@ function show() {
     (preset) => preset.fits !== false && words.every((word) => searchable(preset).includes(word)),
   );
   const names = new Set(fitting.map(({ name }) => name));
+  const focused = focusedButton();
   for (const [name, card] of cards) {
     const preset = fitting.find((each) => each.name === name);
     if (preset && JSON.stringify(preset) === JSON.stringify(card.preset)) continue;
@@ -118,8 +119,17 @@ function show() {
     card.show(t(target?.comfyClass === LOAD ? "library.useInNode" : "library.addToGraph"), compared.includes(preset.name));
     if (list.children[place] !== card.element) list.insertBefore(card.element, list.children[place] ?? null);
   });
+  if (focused !== null && !root.contains(document.activeElement))
+    (cards.get(focused.name)?.element.querySelector(`[data-action="${focused.action}"]`) ?? search).focus();
   setText(found, presets.modelError || t("library.found", { count: fitting.length, all: presets.all.length }));
   broken.replaceChildren(...presets.broken.map(({ error }) => made("li", "", error)));
+}
+
+/** Which card's button has the focus, so that the card's successor can have it. */
+function focusedButton() {
+  const focused = document.activeElement;
+  const card = root.contains(focused) ? focused.closest(".calibri-preset") : null;
+  return card && { name: card.dataset.preset, action: focused.dataset.action };
 }
 
 function use({ preset }) {
