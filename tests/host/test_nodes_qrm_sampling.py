@@ -15,6 +15,7 @@ from comfy.sd import CLIP
 from comfy_extras.nodes_torch_compile import TorchCompileModel
 from torch import Tensor
 
+from comfyui_calibri.benchmarks.footprint import values_read
 from comfyui_calibri.nodes import qrm_layer
 from comfyui_calibri.nodes.identity import identity
 from comfyui_calibri.nodes.patching import apply_qrm
@@ -200,6 +201,16 @@ def test_vectors_are_asked_for_in_every_nth_step(
         )
         assert asked == pytest.approx(levels)
     handle.remove()
+
+
+def test_no_step_waits_for_the_device(sd3: ModelPatcher, prompts: Any) -> None:
+    def reads(model: ModelPatcher, sigmas: Tensor) -> int:
+        return values_read(lambda: sample(model, *prompts, sigmas=sigmas))
+
+    plain, applied = sd3, Applied(make_qrm(sd3), 0.7, "positive only").on(sd3)
+    reads(applied, STEPS[-2:])  # the first call sends it where the model is
+    more = reads(plain, STEPS) - reads(plain, STEPS[-3:])
+    assert reads(applied, STEPS) - reads(applied, STEPS[-3:]) == more
 
 
 @pytest.mark.slow

@@ -17,15 +17,18 @@ from .dits import CASES
 from .dits.case import ALL, SAMPLES, DitCase
 from .qrm_table import LINEARS, REFUSED
 
-# The first of each family, and those whose linears differ.
-DIFFERENT = ("SD3.5", "SD3 in diffusers", "SD3.5 in diffusers", "Qwen-Image-Edit-2511")
-_firsts = {case.family: case for case in reversed(CASES) if case.family in LINEARS}.values()
-with_linears = pytest.mark.parametrize(
-    "case",
-    [*_firsts, *(case for case in CASES if case.name in DIFFERENT)],
-    ids=lambda case: case.name,
-    indirect=True,
-)
+# The first of each family, and those whose modules differ.
+DIFFERENT = ("SD3.5", "SD3 in diffusers", "SD3.5 in diffusers", "Qwen-Image-Edit-2511", "Wan HuMo")
+_firsts = [*{case.family: case for case in reversed(CASES)}.values()]
+_cases = [*_firsts, *(case for case in CASES if case.name in DIFFERENT)]
+
+
+def with_cases(cases: list[DitCase]) -> pytest.MarkDecorator:
+    """A test's `case`, once for each."""
+    return pytest.mark.parametrize("case", cases, ids=lambda case: case.name, indirect=True)
+
+
+with_linears = with_cases([case for case in _cases if case.family in LINEARS])
 
 CHANGED = 1  # the sample that has vectors
 
@@ -67,6 +70,7 @@ def linear_of(model: nn.Module, slot: Slot) -> nn.Linear:
     return linear
 
 
+@with_cases(_cases)
 def test_gates_are_scaled_channel_by_channel(case: DitCase, model: nn.Module) -> None:
     """Against the branch's own module, or the rows of the linear, scaled by hand."""
     layout = layout_of(case, model)
