@@ -118,7 +118,13 @@ def drawn_with(workflow: dict[str, Any]) -> bytes:
 def test_presets_are_looked_at_searched_and_compared(page: Page, put: Put) -> None:
     open_workflow(page, "quick start")
     put("softer", "double.*.attention=0.8, single.2=1.4", licence="CC0")
-    put("elsewhere", family="sd3", blocks={"joint": 2}, base_model="so-long-a-name-" * 8)
+    put(
+        "elsewhere",
+        family="sd3",
+        blocks={"joint": 2},
+        thumbnail=b"",
+        base_model="so-long-a-name-" * 8,
+    )
     gallery = open_gallery(page)
     expect(gallery.get_by_role("status")).to_have_text("3 of 3 presets")
     softer = card(gallery, "softer")
