@@ -12,7 +12,8 @@ import { groups, mean, moved, viewsOf } from "./views.mjs";
 
 const BOUNDS = [-1, 2]; // of a coefficient
 const RULES = "rules";
-const FRAMES = 60; // that the page may take to build a node anew
+const UNDO = ["z", "y"];
+const PATIENCE = 10_000; // ms that the page may take to build a node anew
 
 const style = made("link");
 style.rel = "stylesheet";
@@ -29,6 +30,7 @@ export class Editor {
   #key = null;
   #groups = [];
   #memory;
+  #returns; // whether it stands for one that had the keyboard when undo was asked for
   #tools = made("div", "calibri-edit-tools");
   #view = made("select");
   #member = made("select");
@@ -38,8 +40,9 @@ export class Editor {
   constructor(node, element) {
     this.#node = node;
     const place = placeOf(node);
-    this.#memory = remembered.get(place) ?? { view: null, member: 0, focus: null, hasFocus: false };
+    this.#memory = remembered.get(place) ?? { view: null, member: 0, focus: null, undone: -PATIENCE };
     remembered.set(place, this.#memory);
+    this.#returns = performance.now() - this.#memory.undone < PATIENCE;
     this.#bars = new Bars(BOUNDS, t("edit.bars"), {
       focus: (at, value) => this.#point(at, value),
       done: (at, value) => this.#move(at, value),
@@ -52,8 +55,8 @@ export class Editor {
     const rules = this.#rules;
     if (rules) chain(rules, "callback", () => this.#show());
     const changes = () => {
-      if (node.graph?.getNodeById(node.id) !== node) // it is gone, or was built anew
-        return api.removeEventListener("graphChanged", changes);
+      // It is gone, or was built anew.
+      if (!this.#isOnNode) return api.removeEventListener("graphChanged", changes);
       if (sourceKey(node) !== this.#key) this.#look();
       else this.#show();
     };
@@ -93,12 +96,9 @@ export class Editor {
     );
     this.#tools.append(this.#view, this.#member, this.#exact, one, all);
     element.append(this.#tools, this.#bars.element, this.#message);
-    this.#bars.element.addEventListener("focusout", () =>
-      queueMicrotask(() => {
-        // Taken off the page with its node, it has not lost the focus to anything.
-        if (element.checkVisibility()) this.#memory.hasFocus = false;
-      }),
-    );
+    this.#bars.element.addEventListener("keydown", ({ ctrlKey, metaKey, key }) => {
+      if ((ctrlKey || metaKey) && UNDO.includes(key.toLowerCase())) this.#memory.undone = performance.now();
+    });
     // The canvas below is neither dragged nor zoomed by what is done here.
     for (const kind of ["pointerdown", "dblclick", "contextmenu"])
       element.addEventListener(kind, (event) => event.stopPropagation());
@@ -141,24 +141,31 @@ export class Editor {
     this.#bars.show(this.#groups, this.#groups.map(({ places }) => mean(shown, places)));
     const at = this.#groups.findIndex(({ pattern }) => pattern === this.#memory.focus);
     this.#point(Math.max(at, 0), this.#bars.value(Math.max(at, 0)));
-    if (this.#memory.hasFocus) this.#refocus(at);
+    if (this.#returns) this.#refocus(at, performance.now() + PATIENCE);
   }
 
   /** Say which bar is meant, and its value. */
   #point(at, value) {
     const { pattern } = this.#groups[at];
     this.#memory.focus = pattern;
-    if (this.#bars.element.contains(document.activeElement)) this.#memory.hasFocus = true;
     if (document.activeElement !== this.#exact) this.#exact.value = value.toFixed(3).replace(/0$/, "");
     setText(this.#message, t("edit.pointed", { name: pattern, value: number(value, 2) }));
   }
 
-  /** After undo the keyboard is where it was, once the page has the node's bars again. */
-  #refocus(at, frames = FRAMES) {
-    if (document.activeElement !== document.body) return;
-    this.#bars.focus(at);
-    const isThere = this.#bars.element.contains(document.activeElement);
-    if (!isThere && frames > 0) requestAnimationFrame(() => this.#refocus(at, frames - 1));
+  /** After undo the keyboard is where it was, as soon as the page has the node's bars again. */
+  #refocus(at, until) {
+    const { element } = this.#bars;
+    const active = document.activeElement;
+    const isElsewhere = active !== document.body && !active.closest(`.${element.className}`);
+    if (!isElsewhere) this.#bars.focus(at);
+    const isDone = isElsewhere || element.contains(document.activeElement);
+    if (isDone || performance.now() > until) this.#returns = false;
+    else requestAnimationFrame(() => this.#refocus(at, until));
+  }
+
+  /** Whether the node that this was made for is still the graph's. */
+  get #isOnNode() {
+    return this.#node.graph?.getNodeById(this.#node.id) === this.#node;
   }
 
   #enter() {

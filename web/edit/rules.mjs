@@ -8,7 +8,7 @@ const NUMBER = /^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/;
 const RANGE = /^(\d{1,5})-(\d{1,5})$/;
 const PART = /^(\*|\w+|\d+-\d+)$/;
 const MEMBER = /^member(\d{1,3})$/;
-const DECIMALS = 4;
+const DIGITS = 9; // tell every float32 from its neighbours
 
 /** The values after all rules; null where one cannot be read, which the server says better. */
 export function applied(base, text) {
@@ -47,13 +47,18 @@ export function changed(base, text, changes) {
   while (rest.at(-1)?.trim() === "") rest.pop();
   const before = applied(base, rest.join("\n"));
   const needed = made.filter((rule) =>
-    reached(rule, base).some(([member, place]) => before[member][place] !== rule.value),
+    reached(rule, base).some(([member, place]) => before[member][place] !== Math.fround(rule.value)),
   );
   return [...rest, ...needed.map((rule) => rule.text)].join("\n");
 }
 
+/** The shortest decimal that is the same float32: 0.8, not 0.800000011920929. */
 function written(value) {
-  return String(Number(value.toFixed(DECIMALS)));
+  for (let digits = 1; digits < DIGITS; digits++) {
+    const short = Number(value.toPrecision(digits));
+    if (Math.fround(short) === Math.fround(value)) return String(short);
+  }
+  return String(Number(value.toPrecision(DIGITS)));
 }
 
 function linesOf(text) {
@@ -82,7 +87,7 @@ function read(text) {
   return {
     member: member ? Number(member[1]) - 1 : null,
     parts: member ? (parts.length > 1 ? parts.slice(1) : ["*"]) : parts,
-    value: Math.fround(Number(sides[1].trim())),
+    value: Number(sides[1].trim()),
     multiplies,
   };
 }

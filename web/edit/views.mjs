@@ -1,5 +1,6 @@
 /** The same coefficients by block, by layer or by gate: each bar stands for one or several. */
 
+const DECIMALS = 4; // of what is moved
 const PARTS = { block: 2, layer: 3, gate: 4 };
 
 /** The views that a preset's granularity has, its own last. */
@@ -41,6 +42,10 @@ export function moved(group, values, names, value, member, [lowest, highest]) {
   const by = value - mean(values, group.places);
   return group.places.map((place) => ({
     pattern: prefix + names[place],
-    value: Math.min(highest, Math.max(lowest, values[place] + by)),
+    value: Math.min(highest, Math.max(lowest, rounded(values[place] + by))),
   }));
+}
+
+function rounded(value) {
+  return Number(value.toFixed(DECIMALS));
 }

@@ -6,6 +6,9 @@ import { count, decimals, duration, number, signed } from "../numbers.js";
 // What runs first, what has ended last.
 const ORDER = ["running", "waiting", "interrupted", "paused", "stopped", "finished"];
 
+// What a run that runs can be told to do just now; "done" is the moment before it is finished.
+const PHASES = ["validation", "generation", "selection", "confirmation", "judging"];
+
 /** For sorting; runs in one state stay in the order in which they came. */
 export function byState(run, other) {
   return ORDER.indexOf(run.state) - ORDER.indexOf(other.state);
@@ -64,7 +67,7 @@ export function stateWords(run) {
 /** How far a run is, and what it does just now. */
 export function progressWords(run) {
   const values = { number: count(run.generation), all: count(run.generations) };
-  if (run.state !== "running" || !run.phase) return t("runs.generation", values);
+  if (run.state !== "running" || !PHASES.includes(run.phase)) return t("runs.generation", values);
   return t("runs.generationDoing", { ...values, doing: t(`runs.phase.${run.phase}`) });
 }
 
