@@ -105,7 +105,11 @@ def rename(place: Place, name: str) -> Place:
         folders.make_folder(path.parent)
         if not _taken_over(path):
             raise TakenError(f"There is a preset {path.name!r} already: choose another name.")
-        os.replace(place.path, path)
+        try:
+            os.replace(place.path, path)
+        except OSError:
+            path.unlink()
+            raise
     _forget_list()
     return Place(place.root, path)
 

@@ -284,6 +284,8 @@ def test_a_workflow_names_the_preset_that_is_missing(
         renamed.unlink()
         theirs.evaluate("workflow => app.loadGraphData(workflow)", sent)
         expect(dialog).to_contain_text("drop it on the canvas")
+        dialog.get_by_role("button", name="Close").click()
+        expect(dialog).to_be_hidden()
 
 
 def test_a_preset_travels_in_the_workflow(page: Page, put: Put, demo: Preset) -> None:

@@ -71,10 +71,7 @@ export class PresetCard {
       preset.licence && t("library.licence", { licence: preset.licence }),
     ].filter((line) => line);
     lines.append(...words.map((line) => made("p", "", line)));
-    if (preset.fits !== null)
-      lines.append(
-        made("p", preset.fits ? "calibri-fits" : "calibri-misfit", t(preset.fits ? "library.fits" : "library.misfits")),
-      );
+    if (preset.fits) lines.append(made("p", "calibri-fits", t("library.fits")));
     return lines;
   }
 

@@ -11,6 +11,8 @@ const title = made("h2", "", t("library.missing.title"));
 title.id = "calibri-missing-title";
 const list = made("ul");
 const close = button({ label: t("library.close") }, hide);
+// Undo and other tabs open a workflow again: what was closed stays so.
+const dismissed = new Set();
 dialog.append(title, list, close);
 dialog.addEventListener("keydown", (event) => {
   if (event.key === "Escape") hide();
@@ -24,13 +26,15 @@ dress();
 
 /** Show these, or nothing. `use` takes the entry whose preset is here under another name. */
 export function show(missing, use) {
-  list.replaceChildren(...missing.map((entry) => item(entry, use)));
-  dialog.open = missing.length > 0;
+  const shown = missing.filter(({ name }) => !dismissed.has(name));
+  list.replaceChildren(...shown.map((entry) => item(entry, use)));
+  dialog.open = shown.length > 0;
 }
 
 function item(entry, use) {
   const { name, about, like } = entry;
   const element = made("li");
+  element.dataset.name = name;
   const words = made("div");
   words.append(made("strong", "", about.title || plain(name)));
   const where = [
@@ -55,5 +59,6 @@ function item(entry, use) {
 }
 
 function hide() {
+  for (const { dataset } of list.children) dismissed.add(dataset.name);
   dialog.open = false;
 }
