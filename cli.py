@@ -16,6 +16,7 @@ from .commands.export_preset import export_preset
 from .commands.import_checkpoint import import_checkpoint
 from .commands.run_report import report
 from .commands.status import status, stop
+from .commands.train_qrm import train_qrm
 from .commands.verify import verify
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -29,6 +30,7 @@ app.command("export")(export_preset)
 app.command()(evaluate)
 app.command()(demo)
 app.command()(verify)
+app.command("train-qrm")(train_qrm)
 app.command()(doctor)
 
 

@@ -49,7 +49,7 @@ class DemoTrainee:
     ) -> None:
         self.prompts = tuple(prompts)
         self.sigmas = tuple(1 - step / steps for step in range(steps + 1))
-        self.shape = (LATENT_CHANNELS, SIDE, SIDE)
+        self.shape: tuple[int, ...] = (LATENT_CHANNELS, SIDE, SIDE)
         self.device = torch.device("cpu")
         self._models, self._gains, self._cut = models, gains, cut
         self._taps = GainTaps(models.dit, models.backbone)

@@ -19,6 +19,7 @@ from .demo_pictures import CalibriDemoPictures
 from .editing import CalibriBlendPresets, CalibriConvertPreset, CalibriEdit
 from .evaluate import CalibriEvaluate
 from .external_rewards import CalibriLoadExternalReward
+from .inspect_qrm import CalibriInspectQRM
 from .library import routes as library
 from .official import CalibriExportCheckpoint, CalibriImportCheckpoint
 from .preset_in_workflow import CalibriPresetInWorkflow
@@ -30,6 +31,7 @@ from .rewards import CalibriDemoReward, CalibriLoadReward
 from .scoring import CalibriPickBest, CalibriScoreImages
 from .settings import CalibriLoadSettings
 from .train_ahpa import CalibriTrainAHPA
+from .train_qrm import CalibriTrainQRM
 from .workflow_reward import CalibriRewardInput, CalibriWorkflowReward
 
 
@@ -57,6 +59,7 @@ class CalibriExtension(ComfyExtension):
             CalibriEvaluate,
             CalibriExportCheckpoint,
             CalibriImportCheckpoint,
+            CalibriInspectQRM,
             CalibriLoadDemoTextEncoder,
             CalibriLoadExternalReward,
             CalibriLoadPreset,
@@ -78,5 +81,6 @@ class CalibriExtension(ComfyExtension):
             CalibriSlice,
             CalibriSplitPrompts,
             CalibriTrainAHPA,
+            CalibriTrainQRM,
             CalibriWorkflowReward,
         ]

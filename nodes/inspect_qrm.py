@@ -66,6 +66,7 @@ class CalibriInspectQRM(io.ComfyNode):
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
+            **sockets.search_aliases("heat map", "adaLN", "modulation", "quality"),
         )
 
     @classmethod
@@ -121,7 +122,7 @@ class CalibriInspectQRM(io.ComfyNode):
         picture = draw_inspection(found, reached, "" if reward is None else reward.name)
         say = partial(show_on_node, cls.hidden)
         say(
-            f"{found.overall:.0%} of the changes' mean square differs between these "
+            f"{found.overall:.1%} of the changes' mean square differs between these "
             f"{len(prompts)} prompts; the rest is the same for all at a noise level."
         )
         image = torch.from_numpy(picture.astype(np.float32) / 255.0)[None]

@@ -39,6 +39,7 @@ class CalibriTrainQRM(io.ComfyNode):
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
+            **sockets.search_aliases("fine-tune", "finetune", "adaLN", "modulation", "quality"),
         )
 
     @classmethod

@@ -34,13 +34,13 @@ def draw_inspection(
         canvas: Any = FigureCanvasAgg(figure)
         figure.suptitle(
             "Root mean square of the change, by block and noise level. Between prompts: "
-            f"{found.overall:.0%} of its mean square"
+            f"{found.overall:.1%} of its mean square"
         )
         axes = list(np.atleast_1d(figure.subplots(rows, min(count, _COLUMNS))).flat)
         shown: Any = None
         for axis, name in zip(axes, names, strict=False):
             shown = axis.imshow(found.size[name], aspect="auto", cmap="viridis", vmin=0, vmax=most)
-            axis.set_title(f"{name}\nprompts: {found.between[name]:.0%}", fontsize=9)
+            axis.set_title(f"{name}\nprompts: {found.between[name]:.1%}", fontsize=9)
             blocks = found.blocks[name]
             every = max(1, len(blocks) // 12)
             places = range(0, len(blocks), every)
