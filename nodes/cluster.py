@@ -121,15 +121,20 @@ class RewardWorker:
         folders.start(cpu)
         self._rewards: dict[str, Reward] = {}
 
-    def score(self, name: str, images: np.ndarray, prompts: list[str]) -> np.ndarray:
-        """Scores [B] of images [B, H, W, 3]."""
+    def score(
+        self, name: str, packed: np.ndarray, order: list[int], prompts: list[str]
+    ) -> np.ndarray:
+        """Scores [B] of images [B, H, W, 3], which came with their axes in this order."""
         import torch
 
         from .headless import reward_named
 
         reward = self._rewards.setdefault(name, reward_named(name))
         with torch.inference_mode():
-            scores = reward.score(torch.from_numpy(images.copy()), prompts)
+            images = torch.from_numpy(packed.copy()).permute(
+                [order.index(i) for i in range(packed.ndim)]
+            )
+            scores = reward.score(images, prompts)
         return torch.as_tensor(scores).detach().cpu().double().numpy()
 
 
@@ -152,9 +157,11 @@ class DistantReward:
         import ray
         import torch
 
-        seen = images.detach().cpu().numpy()
+        # In the order that they lie in memory: a network's last bits depend on it.
+        order = sorted(range(images.ndim), key=images.stride, reverse=True)
+        packed = images.detach().cpu().permute(order).contiguous().numpy()
         worker = next(self._workers)
-        scores = ray.get(worker.score.remote(self._called, seen, list(prompts)))
+        scores = ray.get(worker.score.remote(self._called, packed, order, list(prompts)))
         return torch.from_numpy(scores.copy())
 
 
