@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect
 
 from comfyui_calibri.calibri.compact_text import parse_rules
 from comfyui_calibri.calibri.editing import edit_preset
-from comfyui_calibri.calibri.preset_text import write_preset_text
+from comfyui_calibri.calibri.preset_text import read_preset_text, write_preset_text
 from comfyui_calibri.calibri.presets import Preset, load_preset, save_preset
 
 from .canvas import open_page, open_workflow, picture
@@ -168,7 +168,9 @@ def test_presets_are_looked_at_searched_and_compared(page: Page, put: Put) -> No
         assert (button.get_attribute("aria-label") or button.inner_text()).strip()
 
 
-def test_a_preset_is_renamed_deleted_and_restored(page: Page, put: Put) -> None:
+def test_a_preset_is_renamed_deleted_restored_and_sent_as_text(
+    page: Page, put: Put, demo: Preset
+) -> None:
     file = put("night")
     gallery = open_gallery(page)
     card(gallery, "night").get_by_role("button", name="Rename").click()
@@ -188,9 +190,24 @@ def test_a_preset_is_renamed_deleted_and_restored(page: Page, put: Put) -> None:
     expect(card(gallery, "night")).to_contain_text("moods/dusk")
     assert renamed.is_file()
     # The demo's is not theirs to rename.
-    demo = card(gallery, "calibri-demo-dit.safetensors: demo reward")
-    expect(demo.get_by_role("button", name="Compare")).to_be_visible()
-    expect(demo.get_by_role("button", name="Rename")).to_have_count(0)
+    source = card(gallery, "calibri-demo-dit.safetensors: demo reward")
+    expect(source.get_by_role("button", name="Compare")).to_be_visible()
+    expect(source.get_by_role("button", name="Rename")).to_have_count(0)
+
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    source.get_by_role("button", name="Copy as text").click()
+    expect(toast(page, "is copied as text")).to_be_visible()
+    text = page.evaluate("() => navigator.clipboard.readText()")
+    assert text == write_preset_text(demo)
+    gallery.get_by_role("button", name="Paste text").click()
+    dialog = page.get_by_role("dialog", name="Paste text")
+    dialog.get_by_role("textbox").fill(text.replace(demo.title, "by mail", 1))
+    dialog.get_by_role("button", name="Keep as a file").click()
+    expect(card(gallery, "by mail")).to_contain_text("gain +0.28")
+    gallery.get_by_role("button", name="Paste text").click()
+    dialog.get_by_role("textbox").fill("double.0=0.8")
+    dialog.get_by_role("button", name="Keep as a file").click()
+    expect(toast(page, "belong into Edit Calibri")).to_be_visible()
 
 
 def test_a_dropped_preset_is_kept_and_gets_a_node(
@@ -227,8 +244,9 @@ def test_a_dropped_preset_is_kept_and_gets_a_node(
     expect(toast(page, "damaged.safetensors")).to_be_visible()
 
 
-def test_a_node_gets_the_preset_that_is_chosen_for_it(page: Page, put: Put) -> None:
-    put("chosen")
+def test_a_node_gets_the_preset_that_is_chosen_for_it_or_has_it_in_it(page: Page, put: Put) -> None:
+    file = put("chosen", "single.2=1.3")
+    preset = replace(load_preset(file), thumbnail=b"")
     open_workflow(page, "quick start")
     press = "node.widgets.find(widget => widget.type === 'button').callback()"
     page.evaluate(f"() => {{ const [node] = {LOADER}; {press}; }}")
@@ -258,6 +276,21 @@ def test_a_node_gets_the_preset_that_is_chosen_for_it(page: Page, put: Put) -> N
     inputs = [n["inputs"] for n in prompt.values() if n["class_type"] == "CalibriLoadPreset"]
     assert inputs == [{"preset_name": "chosen.safetensors"}] * 2
 
+    # From the node's menu it goes into the workflow, and what was linked stays linked.
+    page.evaluate(
+        f"""async () => {{
+            const extension = app.extensions.find(each => each.name === 'Calibri.Library');
+            await extension.getNodeMenuItems({LOADER}[1])[0].callback();
+        }}"""
+    )
+    page.wait_for_function(f"() => {LOADER}.length === 1")
+    file.unlink()
+    prompt = page.evaluate("async () => (await app.graphToPrompt()).output")
+    (node,) = (k for k, n in prompt.items() if n["class_type"] == "CalibriPresetInWorkflow")
+    assert read_preset_text(prompt[node]["inputs"]["text"]) == preset
+    (applied,) = (n for n in prompt.values() if n["class_type"] == "CalibriApply")
+    assert applied["inputs"]["preset"] == [node, 0]
+
 
 def test_a_workflow_names_the_preset_that_is_missing(
     page: Page, browser: Browser, server: ComfyServer, put: Put
@@ -286,43 +319,3 @@ def test_a_workflow_names_the_preset_that_is_missing(
         expect(dialog).to_contain_text("drop it on the canvas")
         dialog.get_by_role("button", name="Close").click()
         expect(dialog).to_be_hidden()
-
-
-def test_a_preset_travels_in_the_workflow(page: Page, put: Put, demo: Preset) -> None:
-    path = put("inside", "single.2=1.3")
-    preset = load_preset(path)
-    open_workflow(page, "quick start")
-    page.evaluate(f"() => {{ {LOADER}[0].widgets[0].value = 'inside.safetensors'; }}")
-    open_gallery(page)
-    page.evaluate(
-        f"""async () => {{
-            const extension = app.extensions.find(each => each.name === 'Calibri.Library');
-            await extension.getNodeMenuItems({LOADER}[0])[0].callback();
-        }}"""
-    )
-    page.wait_for_function(f"() => {LOADER}.length === 0")
-    path.unlink()
-    prompt = page.evaluate("async () => (await app.graphToPrompt()).output")
-    (node,) = (k for k, n in prompt.items() if n["class_type"] == "CalibriPresetInWorkflow")
-    assert prompt[node]["inputs"] == {"text": write_preset_text(preset)}
-    (applied,) = (n for n in prompt.values() if n["class_type"] == "CalibriApply")
-    assert applied["inputs"]["preset"] == [node, 0]
-
-
-def test_a_preset_is_copied_and_pasted_as_text(page: Page, put: Put, demo: Preset) -> None:
-    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    gallery = open_gallery(page)
-    source = card(gallery, "calibri-demo-dit.safetensors: demo reward")
-    source.get_by_role("button", name="Copy as text").click()
-    expect(toast(page, "is copied as text")).to_be_visible()
-    text = page.evaluate("() => navigator.clipboard.readText()")
-    assert text == write_preset_text(demo)
-    gallery.get_by_role("button", name="Paste text").click()
-    dialog = page.get_by_role("dialog", name="Paste text")
-    dialog.get_by_role("textbox").fill(text.replace(demo.title, "by mail", 1))
-    dialog.get_by_role("button", name="Keep as a file").click()
-    expect(card(gallery, "by mail")).to_contain_text("gain +0.28")
-    gallery.get_by_role("button", name="Paste text").click()
-    dialog.get_by_role("textbox").fill("double.0=0.8")
-    dialog.get_by_role("button", name="Keep as a file").click()
-    expect(toast(page, "belong into Edit Calibri")).to_be_visible()
