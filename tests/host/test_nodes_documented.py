@@ -47,8 +47,8 @@ def test_every_node_is_listed_once_and_has_its_page(pages: dict[str, str]) -> No
 def test_a_page_explains_each_input_and_output(pages: dict[str, str]) -> None:
     missing = {}
     for name, schema in schemas().items():
-        outputs = [output.display_name or output.id for output in schema.outputs]
-        wanted = [*(given.id for given in schema.inputs), *filter(None, outputs)]
+        outputs = [output.display_name or output.id for output in schema.outputs or ()]
+        wanted = [*(given.id for given in schema.inputs or ()), *filter(None, outputs)]
         explained = marked_words(pages[name])
         unexplained = [word for word in wanted if first_of_row(word) not in explained]
         # MODEL and CLIP are sockets without a name of their own.

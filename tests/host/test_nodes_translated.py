@@ -73,3 +73,10 @@ def test_chinese_is_chinese() -> None:
     assert not [
         place for place, text in sentences.items() if not re.search(r"[\u4e00-\u9fff]", text)
     ]
+
+
+def test_parts_of_the_menu_have_chinese_names() -> None:
+    words = json.loads((LOCALES / "zh" / "main.json").read_text("utf-8"))["nodeCategories"]
+    nodes = asyncio.run(CalibriExtension().get_node_list())
+    parts = {part for node in nodes for part in node.GET_SCHEMA().category.split("/")}
+    assert set(words) == parts - {"Calibri", "QRM"}  # names
