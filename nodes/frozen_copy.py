@@ -1,29 +1,28 @@
-"""A private copy of a MODEL that gradients flow through, inside a node.
+"""A private copy of a MODEL for training what acts inside its blocks, as a LoRA does.
 
-ComfyUI runs nodes in inference mode, and what its loaders make there can never be part of a
-gradient. So training works on a copy of its own, made outside inference mode and thrown away; the
-MODEL that was given stays as it is, to the bit. The copy's weights are frozen: gradients are for
-what acts on it, such as LoRA by hooks (`training/lora.py`) or vectors by taps.
+The copy is that of `trainable.py`: made outside ComfyUI's inference mode and thrown away, while the
+MODEL that was given stays as it is, to the bit. There, a checkpointed block has gradients for its
+inputs and QRM's vectors alone; here, gradients reach whatever hooks put into a block
+(`training/lora.py`), and blocks are checkpointed by `training/checkpointing.py`.
 """
 
 from __future__ import annotations
 
-import copy
-import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import comfy.conds
 import comfy.model_management
 import comfy.model_sampling
 import comfy.sampler_helpers
 import comfy.samplers
 import torch
+from comfy.patcher_extension import WrappersMP
 from torch import nn
 
 from .conditioning import Conditioning
-from .patching import diffusion_model, has_gains
+from .patching import WRAPPER_KEY, diffusion_model
+from .trainable import own_copy, own_weights, training_mode
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -96,23 +95,23 @@ def trainable(patcher: ModelPatcher) -> Iterator[FrozenCopy]:
 
     Raises ValueError for a model with a preset or QRM on it, which would act on the original alone.
     """
-    if has_gains(patcher):
+    if patcher.get_wrappers(WrappersMP.APPLY_MODEL, WRAPPER_KEY):
         raise ValueError(
-            "model has a preset by Apply Calibri, and training works on the plain model: connect "
-            "the model from before Apply Calibri."
+            "There is an Apply Calibri or Apply QRM on the model, and training works on the plain "
+            "one: connect the model from before it."
         )
-    with torch.inference_mode(False), torch.enable_grad():
-        own = _copy(patcher)
+    with training_mode():
+        own = own_copy(patcher)
+        own_weights(own.model)
         own.model.requires_grad_(False)
         for module in own.model.modules():
             if isinstance(module, _NORMS):
                 module.register_forward_pre_hook(_own_input)
         comfy.model_management.load_models_gpu([own], memory_required=1e20, force_full_load=True)
-        with _in_training():
-            try:
-                yield FrozenCopy(own)
-            finally:
-                own.detach()
+        try:
+            yield FrozenCopy(own)
+        finally:
+            own.detach()
 
 
 def _own_input(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -120,49 +119,3 @@ def _own_input(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     if inputs and torch.is_tensor(inputs[0]) and inputs[0].requires_grad:
         return (inputs[0].clone(), *inputs[1:])
     return inputs
-
-
-def _copy(patcher: ModelPatcher) -> ModelPatcher:
-    """A patcher with the same patches around weights of its own, none of them inference tensors."""
-    known = inspect.signature(patcher.clone).parameters
-    if "force_deepcopy" in known and patcher.cached_patcher_init is not None:
-        return patcher.clone(force_deepcopy=True)  # from the file, as ComfyUI's own trainer does
-    # Weights that other clones have patched go back to what they were, and off the device.
-    comfy.model_management.unload_all_models()
-    model = _own_weights(patcher.model)
-    if "model_override" in known:
-        return patcher.clone(model_override=(model, ({}, {}, {}, set())))
-    own = patcher.clone()
-    own.model, own.parent = model, None
-    own.backup, own.object_patches_backup = {}, {}
-    return own
-
-
-def _own_weights(original: Any) -> Any:
-    """The model around weights of its own, ordinary tensors where those were of inference mode."""
-    # Not part of the weights, and not made to be copied.
-    shared = [getattr(original, name, None) for name in ("model_config", "current_patcher")]
-    model = copy.deepcopy(original, {id(held): held for held in shared if held is not None})
-    for module in model.modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            if parameter.is_inference():
-                plain = nn.Parameter(parameter.detach().clone(), requires_grad=False)
-                setattr(module, name, plain)
-        for name, buffer in list(module.named_buffers(recurse=False)):
-            if buffer.is_inference():
-                setattr(module, name, buffer.clone())
-    return model
-
-
-@contextmanager
-def _in_training() -> Iterator[None]:
-    """Have ComfyUI compute in ways that have gradients, where it knows of training (not 0.3.64)."""
-    if not hasattr(comfy.model_management, "in_training"):
-        yield
-        return
-    before = comfy.model_management.in_training
-    comfy.model_management.in_training = True
-    try:
-        yield
-    finally:
-        comfy.model_management.in_training = before

@@ -124,7 +124,7 @@ class TrainableModel:
                 "There is an Apply Calibri or Apply QRM on the model, and training begins at the "
                 "plain one: connect the model from before it."
             )
-        self._patcher = _own_copy(model)
+        self._patcher = own_copy(model)
         comfy.model_management.load_models_gpu([self._patcher], force_full_load=True)
         self.model: BaseModel = self._patcher.model
         own_weights(self.model)
@@ -158,7 +158,7 @@ def own_weights(module: nn.Module) -> None:
                 setattr(part, name, value.clone())
 
 
-def _own_copy(model: ModelPatcher) -> ModelPatcher:
+def own_copy(model: ModelPatcher) -> ModelPatcher:
     """A patcher of a model of its own, with the LoRAs of `model`."""
     clones_deeply = "force_deepcopy" in inspect.signature(model.clone).parameters
     if clones_deeply and model.cached_patcher_init is not None:

@@ -126,7 +126,7 @@ def test_a_model_with_a_preset_is_refused() -> None:
     assert is_flow(patcher)
     gains = GainLayer(torch.ones(1, 1, len(backbone_of(patcher).taps)))
     with (
-        pytest.raises(ValueError, match="before Apply Calibri"),
+        pytest.raises(ValueError, match="connect the model from before it"),
         trainable(apply_gains(patcher, gains)),
     ):
         pass
