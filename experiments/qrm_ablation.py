@@ -136,7 +136,7 @@ def runs(bench: Bench, folder: Path, small: bool) -> Iterator[dict[str, Any]]:
     """Every (variant, seed) of the tables, row by row."""
     (folder / "modules").mkdir(parents=True, exist_ok=True)
     done = {(one["row"], one["seed"]) for one in results(folder)}
-    gains = _gains(bench.models)
+    gains = preset_gains(bench.models)
     host = bench.trainee(ROWS[0], bench.judged)
     if ("plain", 0) not in done:
         yield {"row": "plain", "group": "main", "seed": 0, "scores": bench.judge(host, None)}
@@ -198,7 +198,7 @@ def _latents(autoencoder: Autoencoder, prompts: Sequence[str]) -> Tensor:
     return torch.cat([autoencoder.encode(part) for part in batch.split(16)])
 
 
-def _gains(models: DemoModels) -> Tensor:
+def preset_gains(models: DemoModels) -> Tensor:
     """The shipped preset's gains [1, T]."""
     preset = load_preset(PRESET)
     space, vectors = check_preset(preset, models.backbone)
