@@ -17,7 +17,7 @@ from comfyui_calibri.calibri.worker_pool import Needs
 
 from .exact_run import ExactEvaluator
 
-PATIENCE = 60.0  # seconds
+PATIENCE = 180.0  # seconds, on a busy machine
 
 
 class Troubled(ExactEvaluator):

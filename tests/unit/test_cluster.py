@@ -164,7 +164,7 @@ def test_batches_that_do_not_fit_are_halved_as_in_one_process(
 def test_what_no_worker_can_load_is_said(
     machines: Any, trial: Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_pool, "RETRY_AFTER", 0.0)
+    monkeypatch.setattr(worker_pool, "MOST_FAILED_STARTS", 1)
     (trial.folder / "broken").touch()
     with pytest.raises(WorkerError, match="No worker can be started: The model's file is not"):
         trial.workers(wanted=1)
