@@ -140,6 +140,7 @@ def test_page_and_command_line_take_turns_at_one_run(start_server: StartServer) 
     assert {key: both[key] for key in whole} == whole
 
 
+@pytest.mark.oldest
 def test_stop_is_heeded_by_a_run_in_the_background(start_server: StartServer) -> None:
     server, client = start_server()
     client.queue(calibration(TINY, "night", generations=500))

@@ -23,7 +23,7 @@ from .tiny_fixtures import inference  # noqa: F401
 from .tiny_inputs import calibration_inputs
 from .tiny_patchers import Brightness
 
-pytestmark = [pytest.mark.oldest, pytest.mark.usefixtures("output")]
+pytestmark = pytest.mark.usefixtures("output")
 
 RUN = "trial"
 
@@ -47,6 +47,7 @@ def command(comfyui: Path, *arguments: object) -> Result:
     return CliRunner().invoke(app, [*map(str, arguments), "--comfyui", str(comfyui)])
 
 
+@pytest.mark.oldest
 def test_a_run_is_listed_stopped_and_reported(
     comfyui: Path, output: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -135,6 +136,7 @@ def test_the_command_line_plans_calibrates_and_answers_in_json(
     assert (wrong.exit_code, "give one of default, paper." in wrong.stderr) == (2, True)
 
 
+@pytest.mark.oldest
 def test_doctor_finds_this_comfyui_and_names_what_is_missing(comfyui: Path) -> None:
     found = command(comfyui, "doctor", "--json")
     by_name = {finding["about"]: finding for finding in json.loads(found.stdout)}
