@@ -3,18 +3,14 @@ pasted, and missing from a workflow that somebody has sent."""
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 from comfyui_calibri.calibri.compact_text import parse_rules
 from comfyui_calibri.calibri.editing import edit_preset
@@ -22,6 +18,7 @@ from comfyui_calibri.calibri.preset_text import read_preset_text, write_preset_t
 from comfyui_calibri.calibri.presets import Preset, load_preset, save_preset
 
 from .canvas import open_page, open_workflow, picture
+from .gallery import card, drawn_with, drop, open_gallery, toast
 
 if TYPE_CHECKING:
     from comfy_server import ComfyServer
@@ -72,47 +69,6 @@ def no_complaints(page: Page) -> Iterator[None]:
     page.on("pageerror", lambda error: found.append(str(error)))
     yield
     assert found == []
-
-
-def open_gallery(page: Page) -> Locator:
-    page.get_by_role("button", name="Presets: look, compare, use").click()
-    gallery = page.get_by_role("region", name="Calibri presets")
-    expect(gallery.get_by_role("status")).to_contain_text("presets")
-    return gallery
-
-
-def card(gallery: Locator, title: str) -> Locator:
-    heading = gallery.page.get_by_role("heading", name=title, exact=True)
-    return gallery.get_by_role("listitem").filter(has=heading)
-
-
-def toast(page: Page, words: str) -> Locator:
-    return page.get_by_role("alert").filter(has_text=words)
-
-
-def drop(page: Page, name: str, data: bytes, target: str = "#graph-canvas", kind: str = "") -> None:
-    """Drop a file in the middle of what the selector finds."""
-    page.evaluate(
-        """([selector, name, data, type]) => {
-            const bytes = Uint8Array.from(atob(data), letter => letter.charCodeAt(0));
-            const dataTransfer = new DataTransfer();
-            dataTransfer.items.add(new File([bytes], name, { type }));
-            const element = document.querySelector(selector);
-            const { left, top, width, height } = element.getBoundingClientRect();
-            const place = { clientX: left + width / 2, clientY: top + height / 2 };
-            const options = { bubbles: true, cancelable: true, dataTransfer, ...place };
-            element.dispatchEvent(new DragEvent("drop", options));
-        }""",
-        [target, name, base64.b64encode(data).decode(), kind],
-    )
-
-
-def drawn_with(workflow: dict[str, Any]) -> bytes:
-    """A picture as Save Image leaves it."""
-    told, data = PngInfo(), BytesIO()
-    told.add_text("workflow", json.dumps(workflow))
-    Image.new("RGB", (8, 8)).save(data, format="png", pnginfo=told)
-    return data.getvalue()
 
 
 def test_presets_are_looked_at_searched_and_compared(page: Page, put: Put) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -32,6 +34,10 @@ class Answer:
         return found
 
 
+Ask = Callable[..., Answer]
+"""`ask` of one server."""
+
+
 def ask(
     url: str, method: str, path: str, body: Any = None, headers: Mapping[str, str] = JSON
 ) -> Answer:
@@ -56,3 +62,24 @@ def form(name: str, data: bytes, field: str = "file") -> tuple[bytes, dict[str, 
     head = f'Content-Disposition: form-data; name="{field}"; filename="{name}"'
     body = f"--{_BOUNDARY}\r\n{head}\r\n\r\n".encode() + data + f"\r\n--{_BOUNDARY}--\r\n".encode()
     return body, {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}
+
+
+def names(call: Ask) -> list[str]:
+    """What the list has."""
+    return [each["name"] for each in call("GET", "/calibri/presets").json["presets"]]
+
+
+@contextmanager
+def linked(preset: Path, elsewhere: Path) -> Iterator[Path]:
+    """A copy of a preset elsewhere, with links beside the preset to it and to its folder."""
+    elsewhere.mkdir(exist_ok=True)
+    secret = elsewhere / "secret.safetensors"
+    secret.write_bytes(preset.read_bytes())
+    links = {"link.safetensors": secret, "linked": elsewhere}
+    for name, target in links.items():
+        preset.with_name(name).symlink_to(target)
+    try:
+        yield secret
+    finally:
+        for name in links:
+            preset.with_name(name).unlink()
