@@ -290,10 +290,8 @@ def test_its_own_page_is_let_in(call: Ask, put: Callable[..., Path], server: For
 
 def test_all_users_share_the_presets_and_the_trash(call: Ask, put: Callable[..., Path]) -> None:
     put("night.safetensors")
-    lists = [
-        call("GET", "/calibri/presets", headers={"comfy-user": user}).json for user in ("a", "b")
-    ]
-    assert lists[0] == lists[1]
+    a, b = (call("GET", "/calibri/presets", headers={"comfy-user": user}).json for user in "ab")
+    assert a == b
     gone = call("DELETE", at("night.safetensors"), {}, headers={**JSON, "comfy-user": "a"}).json
     restored = call(
         "POST", f"/calibri/trash/{gone['id']}/restore", {}, headers={**JSON, "comfy-user": "b"}
