@@ -50,6 +50,9 @@ def computed_again(
     values, shape = tree_flatten((args, kwargs, dict(vectors.add), dict(vectors.scale)))
     at = [index for index, value in enumerate(values) if isinstance(value, Tensor)]
     outputs: list[Any] = []  # what the first call gave, its tensors aside
+    # The backward pass runs outside of the caller's autocast.
+    kind = next((values[index].device.type for index in at), "cpu")
+    enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
 
     def run(tensors: Iterable[Tensor], again: bool) -> tuple[Tensor, ...]:
         filled = list(values)
@@ -57,7 +60,8 @@ def computed_again(
             filled[index] = tensor
         own_args, own_kwargs, add, scale = tree_unflatten(filled, shape)
         if again:
-            with taps.scaled(None, Vectors(add, scale)), kept.copies():
+            same = torch.autocast(kind, dtype, enabled=enabled, cache_enabled=False)
+            with same, taps.scaled(None, Vectors(add, scale)), kept.copies():
                 found = forward(*own_args, **own_kwargs)
         else:
             found = forward(*own_args, **own_kwargs)

@@ -117,7 +117,8 @@ def test_it_trains_after_a_cancel_as_if_there_was_none(
 
 
 def test_what_it_saves_acts_on_the_model(demo: dict[str, Any]) -> None:
-    out = train({**demo, "reward": Light()}, run_name="bright", steps=4, learning_rate=0.05)
+    changes = {"steps": 4, "learning_rate": 0.05, "precision": "bfloat16"}
+    out = train({**demo, "reward": Light()}, run_name="bright", **changes)
     file = out.result[0]
     record = file.training
     assert record["best_step"] > 0
@@ -172,7 +173,8 @@ def test_what_cannot_be_is_said_before_the_run(changes: dict[str, Any], said: st
 
 def test_inspection_says_how_much_the_prompt_decides(demo: dict[str, Any]) -> None:
     # The state of another test's run, if there was one, or made now.
-    out = train({**demo, "reward": Light()}, run_name="bright", steps=4, learning_rate=0.05)
+    changes = {"steps": 4, "learning_rate": 0.05, "precision": "bfloat16"}
+    out = train({**demo, "reward": Light()}, run_name="bright", **changes)
     file = out.result[0]
     given = {name: demo[name] for name in ("model", "clip", "vae")}
     asked = {"scheduler": "simple", "sampling_steps": 2, "cfg": 1.0, "width": 64, "height": 64}
