@@ -34,7 +34,12 @@ PROMPTS = tuple(generate_prompts(16, 1, "train"))
 BUCKET = tuple(Sample(number, 1000 + number) for number in range(len(PROMPTS)))
 
 
-def demo_evaluator() -> tuple[Evaluator, Any]:
+def worker() -> tuple[Evaluator, str]:
+    """What a worker draws with; all draw with the same."""
+    return demo_evaluator()[0], "demo"
+
+
+def demo_evaluator() -> tuple[Evaluator, EnsembleSpace]:
     """The demo model in one thread, warm, and its space."""
     import torch
 
@@ -75,15 +80,16 @@ def _measure(workers: int, batches: int, pairs: int) -> dict[str, Any]:
     ]
     for process in alone:
         process.start()
-    cluster = ClusterEvaluator(demo_evaluator, Needs(), workers)
+    _, space = demo_evaluator()
+    cluster = ClusterEvaluator(worker, Needs(), workers)
     while len(cluster.places) < workers:
-        _draw(cluster, cluster.told, 1, 0)  # workers come in while something is drawn
+        _draw(cluster, space, 1, 0)  # workers come in while something is drawn
     apart, together, busy = [], [], []
     for pair in range(pairs):
         for which in (0, 1) if pair % 2 else (1, 0):
             if which:
                 drawn = cluster.busy_seconds
-                together.append(_draw(cluster, cluster.told, workers * batches, pair + 1))
+                together.append(_draw(cluster, space, workers * batches, pair + 1))
                 busy.append(cluster.busy_seconds - drawn)
             else:
                 barrier.wait()
