@@ -29,8 +29,7 @@ export class Editor {
   #base = null;
   #key = null;
   #groups = [];
-  #memory;
-  #returns; // whether it stands for one that had the keyboard when undo was asked for
+  #returns = null; // whether it stands for one that had the keyboard when undo was asked for
   #tools = made("div", "calibri-edit-tools");
   #view = made("select");
   #member = made("select");
@@ -39,10 +38,6 @@ export class Editor {
 
   constructor(node, element) {
     this.#node = node;
-    const place = placeOf(node);
-    this.#memory = remembered.get(place) ?? { view: null, member: 0, focus: null, undone: -PATIENCE };
-    remembered.set(place, this.#memory);
-    this.#returns = performance.now() - this.#memory.undone < PATIENCE;
     this.#bars = new Bars(BOUNDS, t("edit.bars"), {
       focus: (at, value) => this.#point(at, value),
       done: (at, value) => this.#move(at, value),
@@ -67,6 +62,14 @@ export class Editor {
 
   get #rules() {
     return this.#node.widgets?.find((widget) => widget.name === RULES);
+  }
+
+  /** Looked up each time: while a workflow opens, the page still names the one before. */
+  get #memory() {
+    const place = placeOf(this.#node);
+    if (!remembered.has(place))
+      remembered.set(place, { view: null, member: 0, focus: null, undone: -PATIENCE });
+    return remembered.get(place);
   }
 
   /** What is linked to the node decides in place of what it holds. */
@@ -129,6 +132,7 @@ export class Editor {
     const works = values !== null && !this.#isLinked;
     this.#tools.hidden = element.hidden = !works;
     if (!works) return setText(this.#message, t(problem));
+    this.#returns ??= performance.now() - this.#memory.undone < PATIENCE;
     const views = viewsOf(this.#base.granularity);
     if (!views.includes(this.#memory.view)) this.#memory.view = views.at(-1);
     options(this.#view, views.map((view) => [view, t(`edit.views.${view}`)]), this.#memory.view);
