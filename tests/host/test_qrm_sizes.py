@@ -1,4 +1,7 @@
-"""A QRM has at most 1 % of the parameters of its model, at published sizes."""
+"""A QRM has at most 1 % of the parameters of its model, at published sizes.
+
+Not on v0.3.64: the classes have the same sizes there.
+"""
 
 from __future__ import annotations
 

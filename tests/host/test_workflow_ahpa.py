@@ -1,4 +1,7 @@
-"""The workflow that trains a LoRA with AHPA: it trains, saves, loads with stock nodes and draws."""
+"""The workflow that trains a LoRA with AHPA: it trains, saves, loads with stock nodes and draws.
+
+Not on v0.3.64, whose loader knows FLUX at its full width only, so not the demo's model.
+"""
 
 from __future__ import annotations
 

@@ -12,8 +12,13 @@ NEWEST_ONLY = {
     "test_compatibility_attention.py",
     "test_compatibility_copies.py",
     "test_compatibility_easycache.py",
+    "test_qrm_sizes.py",
+    "test_workflow_ahpa.py",
     "test_workflow_blocks.py",
+    "test_workflow_qrm.py",
+    "test_workflow_rewards_and_members.py",
     "test_workflow_score_and_pick.py",
+    "test_workflows_of_big_models.py",
 }
 
 
