@@ -38,7 +38,7 @@ class Moments:
 
     def add(self, features: Tensor) -> None:
         """Take features [..., C] in."""
-        rows = features.reshape(-1, features.shape[-1]).double().cpu()
+        rows = features.reshape(-1, features.shape[-1]).cpu().double()
         self.count += len(rows)
         self.sum += rows.sum(dim=0)
         self.products += rows.T @ rows

@@ -8,6 +8,7 @@ The data of step n depend on (seed, n) alone.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -211,7 +212,8 @@ class Trainer:
             torch.manual_seed(recipe.seed)
             loss = AlignmentLoss(
                 Projector(hidden, count, width),
-                router_of(recipe.method, levels, hidden, router),
+                # A copy: it moves with the loss, and the one given is somebody's.
+                router_of(recipe.method, levels, hidden, copy.deepcopy(router)),
                 recipe.weight_schedule,
                 recipe.entropy_schedule,
             )

@@ -57,11 +57,14 @@ def connect(path: Path, uri: str) -> sqlite3.Connection:
         )
 
 
-def lock_for_writing(path: Path) -> sqlite3.Connection:
-    """Hold the run's write lock: SQLite's lock on an empty file, freed even by kill -9."""
+def lock_for_writing(path: Path, patience: int = 500) -> sqlite3.Connection:
+    """Hold the run's write lock: SQLite's lock on an empty file, freed even by kill -9.
+
+    `patience` milliseconds outlast `is_locked`, which holds it for a moment.
+    """
     lock = connect(path, path.with_name(path.name + ".lock").resolve().as_uri() + "?mode=rwc")
     try:
-        lock.execute("PRAGMA busy_timeout = 0")
+        lock.execute(f"PRAGMA busy_timeout = {patience}")
         lock.execute("BEGIN EXCLUSIVE")
     except sqlite3.OperationalError as error:
         lock.close()
@@ -77,7 +80,7 @@ def is_locked(path: Path) -> bool:
     if not path.with_name(path.name + ".lock").is_file():
         return False
     try:
-        lock_for_writing(path).close()
+        lock_for_writing(path, patience=0).close()
     except JournalError:
         return True
     return False

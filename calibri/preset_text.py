@@ -37,6 +37,7 @@ _DEFAULTS: dict[str, Any] = {
     "sampling": {},
     "rewards": [],
 }
+_LINE_END = re.compile(r"\r\n|\r|\n")  # no others: a title may hold them
 _FIELD = re.compile(r"(?P<name>[a-z_]+):(?P<value>.*)")
 _ROW = re.compile(r"(?P<pattern>[\w.\-]+)\s*=(?P<values>.*)")
 _SPAN = re.compile(r"(\d{1,5})-(\d{1,5})")
@@ -76,7 +77,7 @@ def read_preset_text(text: str) -> Preset:
     fields: dict[str, Any] = {}
     weights: list[float] = []
     members: list[dict[str, float]] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(_LINE_END.split(text), 1):
         line = line.strip()
         if not line or line.startswith("#"):
             continue

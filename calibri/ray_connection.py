@@ -32,6 +32,8 @@ def connect(address: str | None, cpus: float | None = None) -> Any:
         count = max(os.cpu_count() or 1, int(-(-(cpus or 1) // 1)))
         options |= {"num_cpus": count, "include_dashboard": False}
         options["object_store_memory"] = OBJECT_STORE
+        # Whoever reaches a Ray can run code in it: this one is nobody else's.
+        options["_node_ip_address"] = "127.0.0.1"
     terminated = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=named or "local", **options)

@@ -245,7 +245,7 @@ def _work(
                     show_plan(found, as_json)
                     return
                 start = Path(settings.start_from) if settings.start_from else None
-                folder = headless_run.open_run(settings, prepared.settings, start)
+                folder = headless_run.open_run(settings, prepared.settings, start, run_id)
             with sentences(FAILED), bar() as shown:
                 shown.say(f"The run {folder.name} in {folder}")
                 ended = headless_run.run(prepared, folder, shown.say, shown.count)

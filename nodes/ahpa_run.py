@@ -94,7 +94,7 @@ def train_lora(
                 levels, features = read_targets(
                     vae, vision, data.pictures, latents, subject.grid, recipe, _count(say)
                 )
-            about = _about(model, clip, data, latents, rank, router)
+            about = _about(model, clip, vision, data, latents, rank, router)
             folder = run_folder(run_name, about, recipe)
             blocks = [subject.model.get_submodule(b.module) for b in read_blocks(subject.model)]
             again = checkpointed(blocks) if checkpointing else nullcontext()
@@ -173,6 +173,7 @@ def _count(say: Say) -> Callable[[int, int], None]:
 def _about(
     model: ModelPatcher,
     clip: CLIP,
+    vision: ClipVisionModel | None,
     data: TrainingPictures,
     latents: torch.Tensor,
     rank: int,
@@ -183,9 +184,11 @@ def _about(
     if router is not None:
         weights = [value.flatten().float().cpu() for value in router.router.state_dict().values()]
         mark = identity.of_tensor(torch.cat(weights))
+    patcher = getattr(vision, "patcher", None)
     return {
         "model": identity.identity(model),
         "clip": identity.of_clip(clip),
+        "clip_vision": None if patcher is None else identity.identity(patcher),
         "latents": identity.of_tensor(latents),
         "captions": hashlib.sha256("\n".join(data.captions).encode()).hexdigest()[:32],
         "rank": rank,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Count = Callable[[int, int], None]
 Say = Callable[[str], None]
 # Folders of ComfyUI's where a part's files are looked for by their names.
+_TAESD = ("taesd", "taesdxl", "taesd3", "taef1", "taef2")
 _FOLDERS = {
     "checkpoint": "checkpoints",
     "diffusion_model": "diffusion_models",
@@ -107,12 +108,18 @@ class Ended:
     result: RunResult
 
 
-def open_run(settings: RunSettings, record: Mapping[str, Any], start: Path | None) -> Path:
-    """The folder of the run with this record, which gets its settings file; made if need be."""
+def open_run(
+    settings: RunSettings, record: Mapping[str, Any], start: Path | None, run_id: str | None = None
+) -> Path:
+    """The folder of the run with this record, which gets its settings file; made if need be.
+
+    With `run_id` that very run's: a copied or renamed folder has the record of another.
+    """
     from ..calibri.presets import load_preset
     from .run_settings import START, keep_settings
 
-    folder = runs.run_folder(settings.name, dict(record))
+    named = None if run_id is None else runs.find_run(run_id)
+    folder = named or runs.run_folder(settings.name, dict(record))
     # Paths that hold from every folder.
     kept = replace(settings, model=_absolute(settings.model), start_from=START if start else "")
     keep_settings(folder, kept, load_preset(start) if start else None)
@@ -189,6 +196,17 @@ def _absolute(names: ModelNames) -> ModelNames:
 def _preview_vae(name: str) -> Any:
     from .headless import load_vae
 
+    if name in _TAESD and not Path(name).is_file():
+        # ComfyUI puts each of them together from two files of models/vae_approx.
+        from nodes import VAELoader
+
+        try:
+            return VAELoader().load_vae(name)[0]
+        except Exception as error:  # whatever a missing file makes it raise
+            raise HeadlessError(
+                f"The preview VAE {name} cannot be loaded ({error}): put its encoder and decoder "
+                "into ComfyUI's models/vae_approx."
+            ) from error
     path = _file("vae", name)
     assert path is not None
     return load_vae(path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -95,7 +95,35 @@ class ComfyTrainee:
         rows: Sequence[int],
         module: torch.nn.Module | None,
     ) -> Found:
-        """x0 of latents `x` [B, ...] at `sigma` [B], guided where cfg is not 1."""
+        """x0 of latents `x` [B, ...] at `sigma` [B], guided where cfg is not 1.
+
+        Prompts whose conditioning differs in shape or mask take calls of their own.
+        """
+        alike: dict[Hashable, list[int]] = {}
+        for place, row in enumerate(rows):
+            alike.setdefault(self._encoded.signature(row), []).append(place)
+        if len(alike) == 1:
+            return self._alike(x, sigma, rows, module)
+        parts = [
+            self._alike(x[places], sigma[places], [rows[place] for place in places], module)
+            for places in alike.values()
+        ]
+        order = torch.tensor([place for places in alike.values() for place in places])
+        order = order.argsort().to(x.device)
+        vectors, quality = None, None
+        if module is not None:
+            vectors = Vectors.cat([part.vectors for part in parts]).rows(order)
+        if all(part.quality is not None for part in parts):
+            quality = torch.cat([part.quality for part in parts])[order]
+        return Found(torch.cat([part.x0 for part in parts])[order], vectors, quality)
+
+    def _alike(
+        self,
+        x: torch.Tensor,
+        sigma: torch.Tensor,
+        rows: Sequence[int],
+        module: torch.nn.Module | None,
+    ) -> Found:
         found = self._call(x, sigma, self._encoded.positive(rows), module)
         if self._cfg == 1.0:
             return found

@@ -101,9 +101,15 @@ def train_qrm(
             f"There are {len(images)} images and {len(prompts)} prompts: connect one image for "
             "each prompt, in their order."
         )
+    if images is not None and tuple(images.shape[1:3]) != (drawing.height, drawing.width):
+        raise TrainingError(
+            f"The images have {images.shape[2]} x {images.shape[1]} pixels and training is at "
+            f"{drawing.width} x {drawing.height}: scale and crop them to that, or change it."
+        )
     about = {
         "model": identity.identity(model),
         "clip": identity.of_clip(clip),
+        "vae": identity.identity(vae.patcher),
         "prompts": list(texts),
         "reward": [reward.name, weights_of(reward)],
         "drawing": asdict(drawing),
@@ -130,8 +136,10 @@ def train_qrm(
             latents = None
             if images is not None and recipe.losses.flow > 0:
                 where = {text: row for row, text in enumerate(texts)}
-                held = [where[text] for text in prompts if text in where]
-                latents = Latents(trainee.encode(images), tuple(held))
+                # Those that decide when to stop are not learnt from.
+                kept = [i for i, text in enumerate(prompts) if where.get(text) in split.train]
+                rows = tuple(where[prompts[i]] for i in kept)
+                latents = Latents(trainee.encode(images[kept]), rows)
             found = train(
                 trainee,
                 module,

@@ -54,8 +54,14 @@ def new_run(name: str, settings: dict[str, Any]) -> Path:
     """The next free folder of this name, made for a run with these settings."""
     from ..calibri.report import save_report
 
-    folder = next(f for f in _candidates(name) if _is_free(f))
-    save_report(folder / CONFIG, {_NAME: name, **settings})
+    for folder in _candidates(name):
+        if _is_free(folder) and _claimed(folder):
+            break
+    try:
+        save_report(folder / CONFIG, {_NAME: name, **settings})
+    except BaseException:
+        (folder / CONFIG).unlink(missing_ok=True)
+        raise
     return folder
 
 
@@ -140,6 +146,16 @@ def _candidates(name: str) -> Iterator[Path]:
 def _stem(name: str) -> str:
     # An id is one word of an address: no folders within folders.
     return "-".join(safe_name(name).parts)
+
+
+def _claimed(folder: Path) -> bool:
+    """Take a folder, unless another process has just done so."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        (folder / CONFIG).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _is_free(folder: Path) -> bool:

@@ -100,6 +100,14 @@ class CalibriTrainAHPA(io.ComfyNode):
         return True
 
     @classmethod
+    def fingerprint_inputs(cls, folder: Any = None, **_: Any) -> str:
+        """Another one when a picture or caption of the folder has changed."""
+        from .training_pictures import folder_mark
+
+        name = _one(folder)
+        return folder_mark(name) if isinstance(name, str) and name.strip() else ""
+
+    @classmethod
     def execute(cls, **inputs: Any) -> io.NodeOutput:
         from ..ahpa.recipe import Recipe
         from .ahpa_run import train_lora

@@ -125,7 +125,10 @@ class TrainableModel:
                 "plain one: connect the model from before it."
             )
         self._patcher = own_copy(model)
-        comfy.model_management.load_models_gpu([self._patcher], force_full_load=True)
+        # With all the room there is: activations and decoding need what other models would hold.
+        comfy.model_management.load_models_gpu(
+            [self._patcher], memory_required=1e20, force_full_load=True
+        )
         self.model: BaseModel = self._patcher.model
         own_weights(self.model)
         self.device: torch.device = model.load_device

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .folders import input_path
 
@@ -82,6 +82,17 @@ def picture_files(folder: str) -> list[Path]:
     return sorted(found)
 
 
+def folder_mark(folder: str) -> str:
+    """Another text when a picture or caption of a folder has changed; "" where there are none."""
+    try:
+        files = picture_files(folder)
+    except ValueError:
+        return ""
+    beside = [path.with_suffix(".txt") for path in files]
+    found = [(path.name, path.stat()) for path in (*files, *beside) if path.is_file()]
+    return " ".join(f"{name} {stat.st_mtime_ns} {stat.st_size}" for name, stat in found)
+
+
 def caption_of(path: Path) -> str:
     """The text beside a picture. Raises ValueError where there is none."""
     beside = path.with_suffix(".txt")
@@ -134,7 +145,9 @@ def _check_size(name: str, width: int, height: int, size: int) -> None:
 def _opened(path: Path) -> torch.Tensor:
     try:
         with Image.open(path) as picture:
-            pixels: Any = np.asarray(picture.convert("RGB"), dtype=np.float32) / 255
+            pixels: Any = (
+                np.asarray(ImageOps.exif_transpose(picture).convert("RGB"), dtype=np.float32) / 255
+            )
     except (OSError, UnidentifiedImageError) as error:
         raise ValueError(f"The picture {path.name} cannot be read: {error}.") from error
     return torch.from_numpy(pixels)

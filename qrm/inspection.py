@@ -75,7 +75,7 @@ def inspect(module: QRM, levels: Sequence[float], prompts: Sequence[Seen]) -> In
             if level == levels[0]:
                 expected[number] = float(said.quality)
             for path, vector in (said.vectors.add or said.vectors.scale).items():
-                vectors.setdefault(path, []).append(vector[0].double().cpu())
+                vectors.setdefault(path, []).append(vector[0].cpu().double())
         for slot in module.config.layout.slots:
             values = torch.stack(vectors[slot.module])  # [P, chunks, H]
             for chunk in slot.changed:

@@ -52,7 +52,7 @@ def draw(
         latents = sample(trainee, module, rows, [one.seed for one in part])
         images = trainee.decode(latents)
         trainee.look_up()
-        found = score(images, [trainee.prompts[row] for row in rows]).double().cpu()
+        found = score(images, [trainee.prompts[row] for row in rows]).cpu().double()
         if not bool(torch.isfinite(found).all()):
             first = int((~torch.isfinite(found)).nonzero()[0])
             raise TrainingError(

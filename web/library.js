@@ -14,6 +14,8 @@ const APPLY = "CalibriApply";
 const SUFFIX = ".safetensors";
 const LARGEST = 16 * 2 ** 20; // bytes of a preset; what is larger is none of ours
 
+let hasAsked = false;
+
 const gallery = () => import("./library/gallery.mjs");
 const dropping = () => import("./library/dropping.mjs");
 const travelling = () => import("./library/travelling.mjs");
@@ -57,7 +59,10 @@ app.registerExtension({
     if (JSON.stringify(graph).includes(`"${LOAD}"`)) await (await travelling()).readPresets();
   },
   async afterConfigureGraph() {
-    if (hasNode(app.rootGraph ?? app.graph, LOAD)) (await travelling()).nameMissing();
+    // Also where a workflow loads none: what is said of the one before is no longer so.
+    const asks = hasNode(app.rootGraph ?? app.graph, LOAD);
+    if (asks || hasAsked) (await travelling()).nameMissing();
+    hasAsked = asks;
   },
   getNodeMenuItems(node) {
     if (node.comfyClass !== LOAD) return [];

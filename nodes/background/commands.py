@@ -50,6 +50,8 @@ def finish(registry: Registry, run: Run) -> None:
 
 def save(registry: Registry, run: Run) -> None:
     """Copy the best so far to models/calibri under the next free number."""
+    if not run.goes_on:
+        registry.claim(run)  # another ComfyUI's run has a newer record than ours
     publish(run)
     if run.record.preset is None:
         raise CommandError(

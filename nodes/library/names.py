@@ -8,7 +8,7 @@ from pathlib import Path, PureWindowsPath
 from .. import folders
 
 SUFFIX = ".safetensors"
-_LONGEST_PART = 120  # characters; a file system allows 255 bytes
+_LONGEST_PART = 200  # bytes, where a file system allows 255: a number may follow
 # What Windows takes for a device, whatever its ending.
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10))}
 
@@ -30,7 +30,11 @@ def new_name(wanted: str) -> Path:
     if PureWindowsPath(wanted).drive:
         raise ValueError(f"{wanted!r} leads elsewhere: name the file relative to models/calibri.")
     stem = folders.safe_name(wanted.removesuffix(SUFFIX))
-    parts = [part[:_LONGEST_PART] for part in stem.parts]
+    parts = [_shortened(part) for part in stem.parts]
     if taken := next((part for part in parts if part.split(".")[0].lower() in _DEVICES), None):
         raise ValueError(f"{taken!r} is a device on Windows: choose another name.")
     return Path(*parts[:-1], parts[-1] + SUFFIX)
+
+
+def _shortened(part: str) -> str:
+    return part.encode()[:_LONGEST_PART].decode(errors="ignore")

@@ -146,10 +146,11 @@ def restore(trashed: str) -> Place:
     """Take a preset out of the trash, under its old name or a numbered one. Raises MissingError."""
     folder = trash_folder() / trashed
     name = _noted(folder) if _ID.fullmatch(trashed) else None
-    if name is None:
+    parts = None if name is None else parts_of(name)
+    if parts is None:
         raise MissingError(f"There is nothing {trashed[:200]!r} in the trash: list /calibri/trash.")
     with _writing:
-        place = _kept((folder / _FILE).read_bytes(), new_name(name))
+        place = _kept((folder / _FILE).read_bytes(), Path(*parts))
         shutil.rmtree(folder)
     return place
 

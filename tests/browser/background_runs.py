@@ -13,14 +13,15 @@ from .canvas import open_workflow, press_run, set_widgets
 
 if TYPE_CHECKING:
     from comfy_client import ComfyClient
+    from comfy_server import ComfyServer
 
 NODE = "CalibriCalibrateBackground"
 TAB = "Calibri runs"
 
 
 @pytest.fixture(autouse=True)
-def no_runs_left(client: ComfyClient) -> Iterator[None]:
-    """The server is everybody's: each test leaves it without runs."""
+def no_runs_left(client: ComfyClient, server: ComfyServer) -> Iterator[None]:
+    """The server is everybody's: each test leaves it without runs and their presets."""
     yield
     for run in client.get_json("/calibri/runs")["runs"]:
         request = urllib.request.Request(
@@ -30,6 +31,8 @@ def no_runs_left(client: ComfyClient) -> Iterator[None]:
             method="DELETE",
         )
         urllib.request.urlopen(request, timeout=60).close()
+    for file in (server.models / "calibri").glob("*.safetensors"):
+        file.unlink()
 
 
 @pytest.fixture

@@ -65,7 +65,9 @@ def rules(page: Page) -> str:
 def wait_for_rules(page: Page, text: str) -> None:
     page.wait_for_function(
         "text => app.graph.nodes.find(node => node.type === 'CalibriEdit')"
-        "?.widgets.find(widget => widget.name === 'rules').value === text",
+        "?.widgets.find(widget => widget.name === 'rules').value === text"
+        # Undo has ended, not only set the value.
+        " && !app.extensionManager.workflow.activeWorkflow.changeTracker._restoringState",
         arg=text,
     )
 

@@ -205,6 +205,9 @@ def test_what_is_deleted_can_be_restored(
     listed = call("GET", "/calibri/trash").json["discarded"]
     assert listed[0] == {**gone, "name": "sub/one.safetensors"}
     put("sub/one.safetensors", title="Another")
+    odd = put("my preset (1).safetensors").name
+    trashed = call("DELETE", at(odd), {}).json["id"]
+    assert call("POST", f"/calibri/trash/{trashed}/restore", {}).json["name"] == odd
     back = call("POST", f"/calibri/trash/{gone['id']}/restore", {})
     assert back.json["name"] == os.path.join("sub", "one-2.safetensors")
     assert load_preset(path.with_name("one-2.safetensors")) == preset

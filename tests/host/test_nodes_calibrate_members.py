@@ -238,7 +238,8 @@ def test_a_model_with_an_ensemble_on_it_is_refused_before_sampling(
 
 def test_inputs_of_older_prompts_still_run(inputs: dict[str, Any]) -> None:
     schema = CalibriCalibrate.define_schema()
-    new = {"members", "guided_members", "start_from", "preview_vae", "stop_early", "keep_anyway"}
+    new = {"members", "guided_members", "start_from", "preview_vae"}
+    new |= {"settings", "stop_early", "keep_anyway"}
     assert all(given.optional for given in schema.inputs if given.id in new)
     # Widgets are saved by position: the new ones come last.
     assert {given.id for given in schema.inputs[-len(new) :]} == new

@@ -52,10 +52,10 @@ def test_widgets_that_came_later_are_the_last() -> None:
     """A saved workflow gives its values by their place."""
     background = [given.id for given in CalibriCalibrateBackground.define_schema().inputs]
     calibrate = [given.id for given in CalibriCalibrate.define_schema().inputs]
-    later = ["stop_early", "keep_anyway"]
-    assert calibrate[-2:] == later
+    later = ["settings", "stop_early", "keep_anyway"]
+    assert calibrate[-3:] == later
     assert background == [
-        *calibrate[:-2],
+        *calibrate[:-3],
         *("idle_seconds", "slice_seconds", "if_changed"),
         *later,
     ]

@@ -17,10 +17,14 @@ from torch import Tensor
 from comfyui_calibri.demo.prompts import generate_prompts
 from comfyui_calibri.demo.weights import DIT, TEXT_ENCODER, VAE, WEIGHTS
 from comfyui_calibri.nodes.demo_clip import load_text_encoder
+from comfyui_calibri.nodes.encoded_prompts import EncodedPrompts
 from comfyui_calibri.nodes.inspect_qrm import CalibriInspectQRM
 from comfyui_calibri.nodes.qrm import with_qrm
+from comfyui_calibri.nodes.qrm_trainee import ComfyTrainee, Drawing
+from comfyui_calibri.nodes.qrm_training import _module
 from comfyui_calibri.nodes.rewards import CalibriDemoReward
 from comfyui_calibri.nodes.train_qrm import CalibriTrainQRM
+from comfyui_calibri.nodes.trainable import training_mode
 from comfyui_calibri.qrm.files import load_qrm
 from comfyui_calibri.rewards.protocol import Card
 
@@ -88,6 +92,29 @@ def train(demo: dict[str, Any], **changes: Any) -> Any:
 
 def weights(file: Any) -> list[float]:
     return torch.cat([p.flatten() for p in file.module.parameters()]).tolist()
+
+
+def test_prompts_that_are_encoded_otherwise_take_calls_of_their_own(
+    demo: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = (demo["model"], demo["clip"], demo["vae"], INPUTS["prompts"])
+    drawing = Drawing("simple", 2, 1.0, 3.5, 64, 64, "")
+    rows = (0, 1, 2, 1)
+    with torch.inference_mode(), training_mode():
+        trainee = ComfyTrainee(*parts, drawing)
+        module = _module(trainee, demo["model"], "add", 0)
+        for name, parameter in module.named_parameters():
+            if ".up" in name:
+                torch.nn.init.normal_(parameter, std=0.05)
+        x, sigma = torch.randn(4, *trainee.shape), torch.tensor([0.9, 0.7, 0.5, 0.3])
+        together = trainee.denoised(x, sigma, rows, module)
+        monkeypatch.setattr(EncodedPrompts, "signature", lambda self, row: row % 2)
+        apart = trainee.denoised(x, sigma, rows, module)
+        assert torch.allclose(apart.x0, together.x0, atol=1e-4)
+        assert torch.allclose(apart.quality, together.quality, atol=1e-4)
+        (path, *_) = together.vectors.paths
+        assert together.vectors.add[path].std() > 0
+        assert torch.allclose(apart.vectors.add[path], together.vectors.add[path], atol=1e-4)
 
 
 def test_it_trains_after_a_cancel_as_if_there_was_none(

@@ -56,6 +56,11 @@ def test_a_preset_comes_back_from_its_text_to_the_last_bit() -> None:
     assert read_preset_text("\r\n".join(f"  {line} " for line in text.splitlines())) == preset()
 
 
+def test_a_title_may_hold_what_ends_lines_elsewhere() -> None:
+    odd = replace(preset(), title="one\u2028two\x85three")
+    assert read_preset_text(write_preset_text(odd)).title == odd.title
+
+
 def test_a_row_has_the_blocks_that_there_are() -> None:
     rows = [
         line.split(" =")[0] for line in write_preset_text(preset()).splitlines() if " =" in line

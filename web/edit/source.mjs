@@ -19,7 +19,9 @@ export async function sourceOf(node) {
   const response = await api.fetchApi(`/calibri/presets/${encodeURIComponent(file)}`, {
     cache: "no-store",
   });
-  return { key: `file ${file}`, base: response.ok ? await response.json() : null };
+  // A preset behind a link is not the server's to tell of, but the node's once it was executed.
+  const base = response.ok ? await response.json() : (told.get(placeOf(node)) ?? null);
+  return { key: `file ${file}`, base };
 }
 
 /** What the node's execution has told of its preset. */

@@ -43,9 +43,21 @@ export async function nameMissing() {
   const missing = everyNode()
     .filter((node) => node.comfyClass === LOAD)
     .map((node) => ({ node, name: widgetOf(node, "preset_name")?.value }))
-    .filter(({ name }) => typeof name === "string" && presets.named(name) === undefined)
+    // A link that leads out of the folder is not listed by the server, and loads all the same.
+    .filter(({ node, name }) => typeof name === "string" && !isHere(node, name))
     .map(({ node, name }) => ({ node, name, ...describe(node, name) }));
   (await import("./missing.mjs")).show(missing, use);
+}
+
+/** Whether a name can be loaded, or is none: an input without a choice has a sentence there. */
+function isHere(node, name) {
+  const offered = widgetOf(node, "preset_name").options?.values;
+  return (
+    !name.endsWith(".safetensors") ||
+    presets.named(name) !== undefined ||
+    presets.broken.some((file) => plain(file.name) === plain(name)) ||
+    (Array.isArray(offered) && offered.includes(name))
+  );
 }
 
 /** Turn a node that loads a file into one that has the preset in it. */
