@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,13 @@ import torch
 from typer.testing import CliRunner, Result
 
 from comfyui_calibri.calibri.journal import Journal
+from comfyui_calibri.calibri.settings import RunSettings
 from comfyui_calibri.cli import app
 from comfyui_calibri.demo.prompts import generate_prompts
 from comfyui_calibri.demo.weights import TEXT_ENCODER, VAE, WEIGHTS
+from comfyui_calibri.nodes import runs
 from comfyui_calibri.nodes.calibrate import CalibriCalibrate
+from comfyui_calibri.nodes.headless_run import open_run
 
 from .background_graph import TINY, write_tiny_model
 from .tiny_fixtures import inference  # noqa: F401
@@ -87,6 +91,18 @@ def test_a_run_is_listed_stopped_and_reported(
         2,
         True,
     )
+
+
+def test_the_run_that_is_named_goes_on_and_not_its_copy() -> None:
+    record = {"seed": 1}
+    first = runs.new_run("night", record)
+    copy = Path(shutil.copytree(first, first.with_name("night-backup")))
+    settings = RunSettings(name="night")
+    assert open_run(settings, record, None) == first
+    assert open_run(settings, record, None, "night-backup") == copy
+    first.rename(first.with_name("old"))
+    assert open_run(settings, record, None, "old").name == "old"
+    assert not first.exists()
 
 
 def test_a_run_that_another_process_has_is_not_begun_twice(comfyui: Path, output: Path) -> None:
