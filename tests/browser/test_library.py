@@ -174,6 +174,7 @@ def test_a_preset_is_renamed_deleted_restored_and_sent_as_text(
 def test_a_dropped_preset_is_kept_and_gets_a_node(
     page: Page, put: Put, server: ComfyServer
 ) -> None:
+    page.evaluate("() => app.graph.clear()")
     path = put("dropped")
     data = path.read_bytes()
     path.unlink()
@@ -185,6 +186,7 @@ def test_a_dropped_preset_is_kept_and_gets_a_node(
         (kept,) = (server.models / "calibri").glob("*.safetensors")
         assert kept.read_bytes() == data
     assert page.evaluate(f"() => {LOADER}.map(node => node.widgets[0].value)") == [kept.name] * 2
+    picture(page, "preset-dropped")
     gallery = open_gallery(page)
     path = put("other")
     data = path.read_bytes()

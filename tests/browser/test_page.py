@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from playwright.sync_api import Page, expect
 
+from .canvas import picture
+
 if TYPE_CHECKING:
     from comfy_client import ComfyClient
 
@@ -50,9 +52,12 @@ def test_all_templates_are_shown_and_the_first_opens(page: Page) -> None:
         thumbnail.evaluate("image => image.decode()")
         assert thumbnail.evaluate("image => image.naturalWidth") > 0, file.stem
     (first,) = (file for file in WORKFLOWS if file.stem.endswith("a quick start"))
+    cards[first].scroll_into_view_if_needed()
+    picture(page, "templates")
     cards[first].click()
     nodes = len(json.loads(first.read_text(encoding="utf-8"))["nodes"])
     page.wait_for_function(f"() => app.graph.nodes.length === {nodes}")
+    picture(page, "quick-start")
 
 
 def test_the_page_reads_every_workflow_as_we_do(page: Page, client: ComfyClient) -> None:

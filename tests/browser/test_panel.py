@@ -64,6 +64,7 @@ def test_a_run_is_watched_saved_and_found_again(
 
     save.click()
     expect(page.get_by_role("alert").filter(has_text="The best of “watched”")).to_be_visible()
+    picture(page, "preset-saved")
     (saved,) = (server.models / "calibri").glob("watched*.safetensors")
     listed = page.evaluate(
         "() => { const node = LiteGraph.createNode('CalibriLoadPreset');"
@@ -83,6 +84,7 @@ def test_a_run_is_watched_saved_and_found_again(
     expect(chart(panel, "Gain on held-out prompts")).to_have_accessible_name(
         re.compile("95 % interval")
     )
+    picture(page, "panel-after-reload")
     panel.get_by_role("button", name="Finish watched").click()
     report = panel.get_by_role("link", name="Report")
     expect(report).to_be_visible()
