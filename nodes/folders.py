@@ -46,13 +46,7 @@ def preset_files() -> list[str]:
 
 def preset_path(name: str) -> Path:
     """The file of a preset; ValueError where there is none of that name."""
-    path = folder_paths.get_full_path(PRESETS, name)
-    if path is None or Path(path).suffix != ".safetensors":
-        raise ValueError(
-            f"There is no preset {name!r} in models/calibri; "
-            "save one there and press R to refresh the list."
-        )
-    return Path(path)
+    return _named(PRESETS, name, "preset", "models/calibri; save")
 
 
 def new_preset_path(prefix: str) -> Path:
@@ -60,8 +54,7 @@ def new_preset_path(prefix: str) -> Path:
 
     `prefix` may name a folder below models/calibri. Raises ValueError where it leads outside.
     """
-    folder = Path(folder_paths.get_folder_paths(PRESETS)[0])
-    return _next_number(folder / safe_name(prefix), ".safetensors", digits=5)
+    return _new_in(PRESETS, prefix)
 
 
 def qrm_files() -> list[str]:
@@ -71,13 +64,7 @@ def qrm_files() -> list[str]:
 
 def qrm_path(name: str) -> Path:
     """The file of a QRM; ValueError where there is none of that name."""
-    path = folder_paths.get_full_path(QRMS, name)
-    if path is None or Path(path).suffix != ".safetensors":
-        raise ValueError(
-            f"There is no QRM {name!r} in models/qrm; "
-            "put one there and press R to refresh the list."
-        )
-    return Path(path)
+    return _named(QRMS, name, "QRM", "models/qrm; put")
 
 
 def new_qrm_path(prefix: str) -> Path:
@@ -85,8 +72,7 @@ def new_qrm_path(prefix: str) -> Path:
 
     Raises ValueError where `prefix` leads outside.
     """
-    folder = Path(folder_paths.get_folder_paths(QRMS)[0])
-    return _next_number(folder / safe_name(prefix), ".safetensors", digits=5)
+    return _new_in(QRMS, prefix)
 
 
 def new_lora_path(prefix: str) -> Path:
@@ -94,7 +80,20 @@ def new_lora_path(prefix: str) -> Path:
 
     Raises ValueError where `prefix` leads outside.
     """
-    folder = Path(folder_paths.get_folder_paths("loras")[0])
+    return _new_in("loras", prefix)
+
+
+def _named(kind: str, name: str, what: str, where: str) -> Path:
+    path = folder_paths.get_full_path(kind, name)
+    if path is None or Path(path).suffix != ".safetensors":
+        raise ValueError(
+            f"There is no {what} {name!r} in {where} one there and press R to refresh the list."
+        )
+    return Path(path)
+
+
+def _new_in(kind: str, prefix: str) -> Path:
+    folder = Path(folder_paths.get_folder_paths(kind)[0])
     return _next_number(folder / safe_name(prefix), ".safetensors", digits=5)
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..calibri.evaluation import Floats, Sample, noise_seed
+from ..calibri.evaluation import Sample, noise_seed
 from ..calibri.vectors import Vectors
 from .recipe import Recipe
 from .trainee import Denoised, Score, Trainee, initial_noise, onward, sample
@@ -53,10 +53,6 @@ class Difficulty:
         """In standard deviations [B]; the mean for a prompt that was not measured."""
         known = [(self.rewards.get(row, self.mean) - self.mean) / self.deviation for row in rows]
         return torch.tensor(known, dtype=like.dtype, device=like.device)
-
-    def rewards_of(self, quality: Floats) -> Floats:
-        """What the module expects, in the reward's own units."""
-        return np.asarray(quality * self.deviation + self.mean)
 
 
 @dataclass(frozen=True)
