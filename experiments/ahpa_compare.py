@@ -1,11 +1,13 @@
-"""AHPA against its baselines and ablations: one small model each, trained from nothing.
+"""AHPA against its baselines and ablations: one small SiT each, trained from nothing.
 
-    python -m comfyui_calibri.experiments.ahpa_compare --folder .run/ahpa
+    python -m comfyui_calibri.experiments.ahpa_compare            # goes on where it was stopped
+    python -m comfyui_calibri.experiments.ahpa_compare --small    # seconds, for CI
 
 All runs have the same data, batches, noise, first weights and steps; the method alone differs. A
 run that was stopped goes on, a run that is done is not repeated: `results.jsonl` in the folder has
-a line for each. `--small` does the same with almost nothing, to see that it works. The paper's
-claims and what is ours: docs/ahpa.md.
+a line for each, and the report is made of what is there (`ahpa_report.py`). Several processes may
+share a folder if they have `--methods` of their own and AHPA's runs are done. The paper's claims
+and what is ours: docs/ahpa.md.
 """
 
 from __future__ import annotations
@@ -13,8 +15,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +29,18 @@ from ..ahpa.levels import Level, chosen_levels, read_levels
 from ..ahpa.methods import DEEPEST, LATENTS, LEVELS, METHODS, VISION, used_levels
 from ..ahpa.recipe import Recipe
 from ..ahpa.router_file import TrainedRouter, can_be_kept, load_router, save_router
+from ..ahpa.sit import SiT, SiTConfig
 from ..ahpa.targets import cached_levels, encoder_mark, latent_features, vision_features
 from ..ahpa.training import Features, Trainer
-from ..demo.model import Flux, FluxConfig
 from ..demo.reward import DemoReward
-from ..demo.text_encoder import TextEncoder
+from ..demo.text_encoder import LENGTH, WIDTH, TextEncoder
 from ..demo.weights import REWARD, TEXT_ENCODER, WEIGHTS, load_into
 from ..training.weights import instead
 from .ahpa_measures import Subject, measure, tokens_of
-from .ahpa_pictures import CHANNELS, draw_pictures, encoded, train_autoencoder
+from .ahpa_pictures import CHANNELS, FACTOR, SIDE, draw_pictures, encoded, train_autoencoder
+from .ahpa_report import CURVE, write_report
 
-RESULTS = "results.jsonl"
+RESULTS, EFFORT = "results.jsonl", "effort.json"
 _TIMES = 21
 
 
@@ -45,15 +48,17 @@ _TIMES = 21
 class Effort:
     """How much is drawn, trained and measured."""
 
-    pictures: int = 8192
-    held_out: int = 512
-    autoencoder_steps: int = 2000
-    steps: int = 4000
-    batch: int = 32
-    measured: int = 256
-    marks: int = 8  # measurements on the way
-    double_blocks: int = 2
-    single_blocks: int = 6
+    pictures: int = 3072
+    held_out: int = 256
+    autoencoder_steps: int = 500
+    autoencoder_batch: int = 8
+    steps: int = 500
+    batch: int = 16
+    measured: int = 96
+    marks: int = 4  # measurements on the way
+    hidden: int = 96
+    depth: int = 6
+    heads: int = 3
 
     def every(self) -> int:
         """Steps between two measurements."""
@@ -64,12 +69,14 @@ SMALL = Effort(
     pictures=12,
     held_out=8,
     autoencoder_steps=1,
+    autoencoder_batch=4,
     steps=2,
     batch=4,
     measured=8,
     marks=1,
-    double_blocks=1,
-    single_blocks=2,
+    hidden=32,
+    depth=3,
+    heads=2,
 )
 SMALL_METHODS = ("ahpa", "none", "frozen", "repa")
 
@@ -78,12 +85,12 @@ class Comparison:
     """The data that all runs share, made once in `folder`."""
 
     def __init__(self, folder: Path, effort: Effort) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.effort = folder, effort
         self.pictures = draw_pictures(effort.pictures, seed=1, held_out=False)
         self.held_out = draw_pictures(effort.held_out, seed=2, held_out=True)
-        steps = effort.autoencoder_steps
-        self.autoencoder = train_autoencoder(self.pictures, steps, min(16, effort.batch), folder)
+        self.autoencoder = train_autoencoder(
+            self.pictures, effort.autoencoder_steps, effort.autoencoder_batch, folder
+        )
         self.text_encoder = load_into(TextEncoder(), TEXT_ENCODER)
         self.detector = DemoReward.load(WEIGHTS / REWARD).detector
         self.latents = encoded(self.autoencoder, self.pictures)
@@ -96,21 +103,24 @@ class Comparison:
             steps=effort.steps,
             batch=effort.batch,
             learning_rate=1e-3,
-            warm_up=min(150, effort.steps),
+            warm_up=min(100, effort.steps),
             decay_from=0.5,
-            ema=0.998,
+            ema=0.99,
             method=method,
             save_every=effort.every(),
             seed=seed,
         )
         torch.manual_seed(seed)
-        config = FluxConfig(
-            double_blocks=effort.double_blocks,
-            single_blocks=effort.single_blocks,
+        config = SiTConfig(
+            hidden=effort.hidden,
+            depth=effort.depth,
+            heads=effort.heads,
             channels=CHANNELS,
+            side=SIDE // FACTOR,
+            classes=0,
+            pooled=LENGTH * WIDTH,
         )
-        model = Flux(config)
-        model.start_as_identity()
+        model = SiT(config)
         subject = Subject(model, self.latents, self.pictures.prompts, self.text_encoder)
         judged = Subject(model, self.validation, self.held_out.prompts, self.text_encoder)
         levels, features = self._features(method, subject.grid, recipe.width)
@@ -142,6 +152,7 @@ class Comparison:
         done = trainer.train(watch)
         told: dict[str, Any] = {"method": method, "seed": seed, "measured": measured}
         told["seconds"] = round(time.monotonic() - began, 1)
+        told["training"] = _course(done.history.values["flow"])
         if done.alignment is not None and can_be_kept(method):
             hidden = config.hidden
             kept = TrainedRouter(method, levels, hidden, done.alignment.router, {})
@@ -183,6 +194,12 @@ class Comparison:
         return levels, cached_levels(place, key, reader, self.pictures.batch, 16).__getitem__
 
 
+def _course(losses: Sequence[float | None]) -> list[float]:
+    """The flow loss of equal parts of the training, up to CURVE of them."""
+    parts = np.array_split(np.array(losses, dtype=float), min(CURVE, len(losses)))
+    return [round(float(part.mean()), 5) for part in parts]
+
+
 def compare(
     folder: Path,
     effort: Effort,
@@ -190,8 +207,18 @@ def compare(
     seeds: range,
     say: Callable[[str], None] = print,
 ) -> list[dict[str, Any]]:
-    """All runs that are not done yet, AHPA's first: the controls need its routers."""
-    file = folder / RESULTS
+    """All runs that are not done yet, AHPA's first: the controls need its routers.
+
+    Raises ValueError for a folder of runs of another effort.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file, told = folder / RESULTS, folder / EFFORT
+    if not told.exists():
+        told.write_text(json.dumps(asdict(effort)), encoding="utf-8")
+    elif json.loads(told.read_text(encoding="utf-8")) != asdict(effort):
+        raise ValueError(
+            f"{folder} holds runs of other sizes or steps: give the same, or another --folder."
+        )
     results = []
     if file.exists():
         results = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
@@ -211,29 +238,6 @@ def compare(
     return [result for result in results if result["seed"] in seeds]
 
 
-def table(results: list[dict[str, Any]]) -> str:
-    """Markdown: each method's last measurement, mean ± standard deviation over the seeds, and the
-    step at which it first has the plain run's final validation loss.
-    """
-    plain = [r["measured"][-1]["loss"] for r in results if r["method"] == "none"]
-    goal = float(np.mean(plain)) if plain else None
-    lines = ["| method | seeds | loss | Fréchet | facts | steps to plain |", "|---|" + "---|" * 5]
-    for method in dict.fromkeys(result["method"] for result in results):
-        own = [result["measured"] for result in results if result["method"] == method]
-        cells = []
-        for name in ("loss", "frechet", "facts"):
-            values = [points[-1][name] for points in own]
-            cells.append(f"{np.mean(values):.4f} ± {np.std(values):.4f}")
-        reached = [
-            next((p["step"] for p in points if goal is not None and p["loss"] <= goal), None)
-            for points in own
-        ]
-        known = [step for step in reached if step is not None]
-        when = f"{np.mean(known):.0f} ({len(known)} of {len(own)})" if known else "–"
-        lines.append(f"| {method} | {len(own)} | {' | '.join(cells)} | {when} |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     """Train, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -242,12 +246,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=Effort().steps)
     parser.add_argument("--methods", default=", ".join(METHODS), help="with commas between")
+    parser.add_argument("--report", type=Path, help="where tables and figures go")
     options = parser.parse_args()
+    torch.set_num_threads(1)  # several processes may share a machine
     methods = tuple(word.strip() for word in options.methods.split(","))
     effort, seeds = Effort(steps=options.steps), range(options.seeds)
     if options.small:
         effort, methods, seeds = SMALL, SMALL_METHODS, range(1)
-    print(table(compare(options.folder, effort, methods, seeds)))
+    results = compare(options.folder, effort, methods, seeds)
+    print(write_report(results, asdict(effort), options.report or options.folder))
 
 
 if __name__ == "__main__":

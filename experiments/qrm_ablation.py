@@ -146,8 +146,7 @@ def runs(bench: Bench, folder: Path, small: bool) -> Iterator[dict[str, Any]]:
         yield {"row": "Calibri alone", "group": "main", "seed": 0, "scores": scores}
     for row in bench.size.rows:
         for seed in bench.size.seeds:
-            last = "prompts shuffled at inference" if row.name == REFERENCE else row.name
-            if (last, seed) in done:
+            if (row.shuffled or row.name, seed) in done:
                 continue
             recipe = replace(row.recipe, **_SMALL_RECIPE) if small else row.recipe
             module, course = bench.trained(row, seed, recipe)
@@ -161,9 +160,10 @@ def runs(bench: Bench, folder: Path, small: bool) -> Iterator[dict[str, Any]]:
             if row.name == REFERENCE:
                 both = bench.judge(calibrated, module)
                 yield {"row": "QRM + Calibri preset", **about, "scores": both}
+            if row.shuffled:
                 other = bench.judge(host, Shuffled(module, IMAGES))
-                controls = {**about, "group": "controls"}
-                yield {"row": "prompts shuffled at inference", **controls, "scores": other}
+                group = "controls" if row.group == "main" else row.group
+                yield {"row": row.shuffled, "group": group, "seed": seed, "scores": other}
 
 
 def results(folder: Path) -> list[dict[str, Any]]:

@@ -2,7 +2,8 @@
 
 A row's gain is, for each held-out prompt, the mean over seeds of its score minus the plain model's
 from the same noise; intervals are Student's over prompts. They say how sure the gain of *these*
-trainings is over prompts; how much trainings differ is in the seeds' own means beside them.
+trainings is over prompts. Whether other trainings would differ likewise is told by the difference
+of the seeds' means with Welch's interval over seeds, and by the seeds' own means.
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ TITLES = {
     "diversity": "diversity",
 }
 PLAIN, REFERENCE = "plain", "QRM"
+GROUPS = ("main", "controls", "longer", "losses", "architecture")
 _COLOURS = {
     "main": STREAMS["image"],
     "controls": STREAMS["text"],
+    "longer": INK,
     "losses": STREAMS["joint"],
     "architecture": FAINT,
 }
@@ -72,6 +75,7 @@ def summary(found: Results) -> dict[str, Any]:
                 "means": {m: [_mean(run["scores"][m]) for run in runs] for m in MEASURES},
                 "gain": {m: _gain(runs, [plain], m) for m in MEASURES},
                 "against_qrm": {m: _gain(runs, reference, m) for m in MEASURES},
+                "against_qrm_over_seeds": {m: _welch(runs, reference, m) for m in MEASURES},
             }
         )
     expected = [
@@ -100,7 +104,7 @@ def tables(report: Mapping[str, Any]) -> str:
         f"| plain | | {plain['reward']:.3f} | {plain['facts']:.3f} | {plain['fit']:.3f} "
         f"| {plain['diversity']:.3f} | |",
     ]
-    for group in ("main", "controls", "losses", "architecture"):
+    for group in GROUPS:
         for row in report["rows"]:
             if row["group"] != group:
                 continue
@@ -108,10 +112,13 @@ def tables(report: Mapping[str, Any]) -> str:
             each = ", ".join(f"{value:.2f}" for value in row["means"]["reward"])
             count = "" if row["parameters"] is None else f"{row['parameters']:,}"
             lines.append(f"| {row['row']} | {count} | {' | '.join(cells)} | {each} |")
-    lines += ["", "| against the QRM | reward | facts shown | fit |", "|---|---|---|---|"]
+    lines += ["", "| against the QRM | reward | facts shown | fit | reward, over seeds |"]
+    lines.append("|---" * 5 + "|")
     for row in report["rows"]:
-        if row["group"] == "controls" or row["row"] == "Calibri alone":
+        if row["group"] != "main" or row["row"] == "Calibri alone":
             cells = [_cell(row["against_qrm"][m]) for m in ("reward", "facts", "fit")]
+            seeds = row["against_qrm_over_seeds"]["reward"]
+            cells.append("" if seeds is None else _cell(seeds))
             lines.append(f"| {row['row']} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -145,6 +152,21 @@ def _gain(
 ) -> dict[str, float]:
     own, other = _prompts(runs, measure), _prompts(others, measure)
     return {name: round(value, 5) for name, value in vars(mean_interval(own - other)).items()}
+
+
+def _welch(
+    runs: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]], measure: str
+) -> dict[str, float] | None:
+    """The difference of the seeds' means and its 95 % interval over trainings."""
+    from scipy.stats import ttest_ind
+
+    own, other = ([_mean(run["scores"][measure]) for run in part] for part in (runs, others))
+    if min(len(own), len(other)) < 2 or own == other:
+        return None
+    interval = ttest_ind(own, other, equal_var=False).confidence_interval(0.95)
+    gap = float(np.mean(own) - np.mean(other))
+    found = {"mean": gap, "low": float(interval.low), "high": float(interval.high)}
+    return {name: round(value, 5) for name, value in found.items()}
 
 
 def _prompts(runs: Sequence[Mapping[str, Any]], measure: str) -> Floats:

@@ -41,6 +41,7 @@ class Row:
     recipe: Recipe = RECIPE
     cut: Cut = field(default_factory=Cut)
     constant_difficulty: bool = False
+    shuffled: str = ""  # the name of a row of its modules with other prompts' vectors
 
 
 def _sized(**changes: int) -> Make:
@@ -57,10 +58,23 @@ def _losses(**changes: float) -> Recipe:
     return replace(RECIPE, losses=replace(LOSSES, **changes))
 
 
+def _constants(models: DemoModels, config: QRMConfig) -> nn.Module:
+    return Constants(config)
+
+
+def _lora(models: DemoModels, config: QRMConfig) -> nn.Module:
+    return Lora(models.dit)
+
+
+def _rate(times: int) -> Recipe:
+    return replace(RECIPE, learning_rate=times * RECIPE.learning_rate)
+
+
 REFERENCE = "QRM"
+_LONG = replace(RECIPE, steps=160, warm_up=16, ema=0.97, validate_every=40)
 ROWS = (
-    Row(REFERENCE, "main"),
-    Row("constant vectors, full rank", "controls", lambda models, config: Constants(config)),
+    Row(REFERENCE, "main", shuffled="prompts shuffled at inference"),
+    Row("constant vectors, full rank", "controls", _constants),
     Row(
         "timestep-only MLP",
         "controls",
@@ -68,13 +82,20 @@ ROWS = (
     ),
     Row("prompt only", "controls", lambda models, config: PromptOnly(config)),
     Row("difficulty replaced by its mean", "controls", constant_difficulty=True),
-    Row("LoRA, rank 1", "controls", lambda models, config: Lora(models.dit)),
+    Row("LoRA, rank 1", "controls", _lora),
+    Row("constant vectors, 4 × the rate", "controls", _constants, _rate(4)),
+    Row("constant vectors, 16 × the rate", "controls", _constants, _rate(16)),
+    Row("LoRA, 4 × the rate", "controls", _lora, _rate(4)),
+    Row("LoRA, 16 × the rate", "controls", _lora, _rate(16)),
+    Row("QRM, 4 × the rate", "controls", recipe=_rate(4)),
     Row("reward only", "losses", recipe=_losses(flow=0.0, difficulty=0.0, size=0.0)),
     Row("without late one-step reward", "losses", recipe=_losses(late=0.0)),
     Row("without last-steps reward", "losses", recipe=_losses(last=0.0)),
     Row("without flow matching", "losses", recipe=_losses(flow=0.0)),
     Row("without difficulty", "losses", recipe=_losses(difficulty=0.0)),
     Row("without size", "losses", recipe=_losses(size=0.0)),
+    Row("QRM, 4 × the steps", "longer", recipe=_LONG, shuffled="shuffled, 10 × the steps"),
+    Row("constant vectors, 4 × the steps", "longer", _constants, _LONG),
     Row("mode gates", "architecture", _mode("gates")),
     Row("last two of four steps", "architecture", cut=Cut(0.0, 0.6)),
     Row("mode scale", "architecture", _mode("scale")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ import torch
 
 from comfyui_calibri.demo.render import render
 from comfyui_calibri.demo.scenes import sample_pairs
-from comfyui_calibri.experiments.ahpa_compare import SMALL, compare, table
+from comfyui_calibri.experiments import ahpa_lora
+from comfyui_calibri.experiments.ahpa_compare import SMALL, compare
 from comfyui_calibri.experiments.ahpa_measures import frechet
 from comfyui_calibri.experiments.ahpa_pictures import Encoder, draw_pictures, render_large
+from comfyui_calibri.experiments.ahpa_report import summary, write_report
 
 
 def test_it_runs_is_not_run_twice_and_needs_ahpas_router_for_the_controls(tmp_path: Path) -> None:
@@ -25,11 +28,43 @@ def test_it_runs_is_not_run_twice_and_needs_ahpas_router_for_the_controls(tmp_pa
         assert point["step"] == SMALL.steps
         assert all(np.isfinite(point[name]) for name in ("loss", "frechet", "facts"))
     assert np.allclose(np.sum(results[0]["router"], axis=1), 1, atol=1e-3)
-    lines = table(results).splitlines()
-    assert [line.split(" | ")[0] for line in lines[2:]] == ["| ahpa", "| none", "| reversed"]
+    lines = write_report(results, asdict(SMALL), tmp_path).splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:5]] == ["| ahpa", "| none", "| reversed"]
+    assert (tmp_path / "images" / "ahpa_compare.png").stat().st_size > 10_000
     said.clear()
     assert compare(tmp_path, SMALL, ("none", "reversed", "ahpa"), range(1), said.append) == results
     assert said == []
+    with pytest.raises(ValueError, match="other sizes or steps"):
+        compare(tmp_path, replace(SMALL, steps=3), ("none",), range(1))
+
+
+def _run(method: str, seed: int, *losses: float) -> dict[str, object]:
+    points = [
+        {"step": 10 * i, "loss": loss, "frechet": 2 * loss, "facts": 1 - loss}
+        for i, loss in enumerate(losses, 1)
+    ]
+    return {"method": method, "seed": seed, "measured": points, "seconds": 1.0, "training": [0.5]}
+
+
+def test_methods_are_compared_within_seeds_and_reach_plains_end_on_a_line() -> None:
+    runs = [_run("none", 0, 0.9, 0.5), _run("none", 1, 0.8, 0.7)]
+    runs += [_run("ahpa", 0, 0.6, 0.4), _run("ahpa", 1, 0.9, 0.8)]
+    ours, plain = summary(runs, {})["rows"]
+    assert (ours["method"], plain["method"]) == ("ahpa", "none")
+    assert ours["against none"]["loss"]["mean"] == pytest.approx(0)  # −0.1 and +0.1
+    assert ours["against none"]["loss"]["high"] == pytest.approx(0.1 * 12.706, rel=1e-3)
+    assert ours["share of plain's steps"] == [pytest.approx(0.75), None]
+
+
+def test_loras_of_all_methods_begin_alike_and_are_compared_with_the_plain_one() -> None:
+    found = {method: [ahpa_lora.run(method, 0, ahpa_lora.SMALL)] for method in ("none", "ahpa")}
+    plain, ours = (courses[0] for courses in found.values())
+    assert [point["step"] for point in plain] == [0, ahpa_lora.SMALL.steps]
+    assert plain[0] == ours[0]
+    assert plain[-1] != ours[-1]
+    twice = {name: [*courses, *courses] for name, courses in found.items()}
+    gap = ahpa_lora.summary(twice, ahpa_lora.SMALL)["minus plain"]["ahpa"]["mean"]
+    assert gap == pytest.approx(ours[-1]["loss"] - plain[-1]["loss"])
 
 
 def test_the_frechet_distance_is_that_of_normal_distributions() -> None:
