@@ -5,9 +5,9 @@
 
 All runs have the same data, batches, noise, first weights and steps; the method alone differs. A
 run that was stopped goes on, a run that is done is not repeated: `results.jsonl` in the folder has
-a line for each, and the report is made of what is there (`ahpa_report.py`). Several processes may
-share a folder if they have `--methods` of their own and AHPA's runs are done. The paper's claims
-and what is ours: docs/ahpa.md.
+a line for each, and the report is made of what is there (`ahpa_report.py`). Once AHPA's runs are
+done, several processes may share a folder, each with `--methods` of its own. The paper's claims and
+what is ours: docs/ahpa.md.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from ..demo.reward import DemoReward
 from ..demo.text_encoder import LENGTH, WIDTH, TextEncoder
 from ..demo.weights import REWARD, TEXT_ENCODER, WEIGHTS, load_into
 from ..training.weights import instead
-from .ahpa_measures import Subject, measure, tokens_of
+from .ahpa_measures import Subject, measure, reference, tokens_of
 from .ahpa_pictures import CHANNELS, FACTOR, SIDE, draw_pictures, encoded, train_autoencoder
 from .ahpa_report import CURVE, write_report
 
-RESULTS, EFFORT = "results.jsonl", "effort.json"
+RESULTS, EFFORT, REFERENCE = "results.jsonl", "effort.json", "reference.json"
 _TIMES = 21
 
 
@@ -52,8 +52,8 @@ class Effort:
     held_out: int = 256
     autoencoder_steps: int = 500
     autoencoder_batch: int = 8
-    steps: int = 500
-    batch: int = 16
+    steps: int = 1000
+    batch: int = 8
     measured: int = 96
     marks: int = 4  # measurements on the way
     hidden: int = 96
@@ -96,14 +96,19 @@ class Comparison:
         self.latents = encoded(self.autoencoder, self.pictures)
         self.validation = encoded(self.autoencoder, self.held_out)
 
+    def reference(self) -> dict[str, float]:
+        """What the measurements are at best, and by chance."""
+        latents = self.validation[: self.effort.measured]
+        return reference(latents, self.held_out, self.autoencoder, self.detector)
+
     def run(self, method: str, seed: int) -> dict[str, Any]:
         """Train by one method; everything that was measured, JSON values."""
         effort = self.effort
         recipe = Recipe(
             steps=effort.steps,
             batch=effort.batch,
-            learning_rate=1e-3,
-            warm_up=min(100, effort.steps),
+            learning_rate=3e-3,
+            warm_up=min(30, effort.steps),
             decay_from=0.5,
             ema=0.99,
             method=method,
@@ -219,23 +224,29 @@ def compare(
         raise ValueError(
             f"{folder} holds runs of other sizes or steps: give the same, or another --folder."
         )
-    results = []
-    if file.exists():
-        results = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    done = {(result["method"], result["seed"]) for result in results}
-    pending = [(m, s) for m in methods for s in seeds if (m, s) not in done]
+    # One more of AHPA: the router "of another seed" for the last of the others.
+    extra = [("ahpa", seeds.stop)] if "frozen" in methods else []
+    wanted = [*((method, seed) for method in methods for seed in seeds), *extra]
+    pending = [run for run in wanted if run not in _done(file)]
     if pending:
         comparison = Comparison(folder, effort)
-        # One more of AHPA: the router "of another seed" for the last of the others.
-        extra = [("ahpa", seeds.stop)] if "frozen" in methods else []
-        first = [pair for pair in [*pending, *extra] if pair[0] == "ahpa" and pair not in done]
-        for method, seed in [*first, *(pair for pair in pending if pair[0] != "ahpa")]:
-            result = comparison.run(method, seed)
-            results.append(result)
-            with file.open("a", encoding="utf-8") as out:
-                out.write(json.dumps(result) + "\n")
-            say(f"{method}, seed {seed}: {result['measured'][-1]} in {result['seconds']} s")
-    return [result for result in results if result["seed"] in seeds]
+        if not (folder / REFERENCE).exists():
+            (folder / REFERENCE).write_text(json.dumps(comparison.reference()), encoding="utf-8")
+    for method, seed in sorted(pending, key=lambda run: run[0] != "ahpa"):
+        if (method, seed) in _done(file):  # by another process
+            continue
+        result = comparison.run(method, seed)
+        with file.open("a", encoding="utf-8") as out:
+            out.write(json.dumps(result) + "\n")
+        say(f"{method}, seed {seed}: {result['measured'][-1]} in {result['seconds']} s")
+    return [result for result in _done(file).values() if result["seed"] in seeds]
+
+
+def _done(file: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    """The runs whose results are there, by method and seed."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    results = [json.loads(line) for line in lines]
+    return {(result["method"], result["seed"]): result for result in results}
 
 
 def main() -> None:
@@ -254,7 +265,8 @@ def main() -> None:
     if options.small:
         effort, methods, seeds = SMALL, SMALL_METHODS, range(1)
     results = compare(options.folder, effort, methods, seeds)
-    print(write_report(results, asdict(effort), options.report or options.folder))
+    best = json.loads((options.folder / REFERENCE).read_text(encoding="utf-8"))
+    print(write_report(results, asdict(effort), best, options.report or options.folder))
 
 
 if __name__ == "__main__":

@@ -80,13 +80,32 @@ def measure(
     rows = torch.arange(len(subject.latents))
     loss = validation_loss(subject, rows, seed=0, count=4 * count, batch=_BATCH)
     latents = draw(subject, count, seed=1)
+    return {"loss": loss, **judge(latents, held_out, autoencoder, detector)}
+
+
+@torch.no_grad()
+def reference(
+    latents: Tensor, held_out: Pictures, autoencoder: Autoencoder, detector: Detector
+) -> dict[str, float]:
+    """The best and the least that a model can have: `frechet` and `facts` of the held-out pictures
+    themselves through the autoencoder, and their facts beside other pictures' prompts, `chance`.
+    """
+    found = judge(latents, held_out, autoencoder, detector)
+    others = judge(latents.roll(1, 0), held_out, autoencoder, detector)
+    return {**found, "chance": others["facts"]}
+
+
+def judge(
+    latents: Tensor, held_out: Pictures, autoencoder: Autoencoder, detector: Detector
+) -> dict[str, float]:
+    """`frechet` and `facts` of pictures drawn for the first held-out prompts."""
     drawn = torch.cat([autoencoder.decode(part) for part in latents.split(_BATCH)]).clamp(0, 1)
     small = F.interpolate(drawn, (IMAGE_SIZE, IMAGE_SIZE), mode="area")
-    real = F.interpolate(held_out.batch(range(count)), (IMAGE_SIZE, IMAGE_SIZE), mode="area")
+    real = held_out.batch(range(len(latents)))
+    real = F.interpolate(real, (IMAGE_SIZE, IMAGE_SIZE), mode="area")
     pixels = (small * 255).round().byte().permute(0, 2, 3, 1).numpy()
     facts = [check(p, d).facts for p, d in zip(pixels, held_out.descriptions, strict=False)]
     return {
-        "loss": loss,
         "frechet": frechet(_features(detector, small), _features(detector, real)),
         "facts": float(np.mean(facts)),
     }

@@ -28,9 +28,14 @@ DIGITS = {"loss": 4, "frechet": 2, "facts": 3}
 Results = Sequence[Mapping[str, Any]]
 
 
-def write_report(found: Results, effort: Mapping[str, Any], folder: Path) -> str:
-    """Write `ahpa-compare.json` and the figures below images/; returns the tables."""
-    report = summary(found, effort)
+def write_report(
+    found: Results, effort: Mapping[str, Any], best: Mapping[str, float], folder: Path
+) -> str:
+    """Write `ahpa-compare.json` and the figures below images/; returns the tables.
+
+    `best` is what the measurements are for the held-out pictures themselves.
+    """
+    report = {**summary(found, effort), "reference": dict(best)}
     (folder / "images").mkdir(parents=True, exist_ok=True)
     (folder / "ahpa-compare.json").write_text(json.dumps(report, indent=1) + "\n")
     draw_courses(found, effort, folder / "images" / "ahpa_compare.png")
@@ -75,7 +80,7 @@ def summary(found: Results, effort: Mapping[str, Any]) -> dict[str, Any]:
 
 def table(report: Mapping[str, Any]) -> str:
     """Markdown: last measurements (mean of the seeds), and differences within seeds."""
-    heads = " | ".join(MEASURES.values())
+    heads, best = " | ".join(MEASURES.values()), report["reference"]
     lines = [f"| method | seeds | {heads} | plain's end reached after |", "|---" * 6 + "|"]
     for row in report["rows"]:
         cells = [
@@ -86,6 +91,10 @@ def table(report: Mapping[str, Any]) -> str:
         asked = len(row["share of plain's steps"])
         when = f"{np.mean(reached):.0%} of its steps, {len(reached)} of {asked}" if reached else "–"
         lines.append(f"| {row['method']} | {len(row['seeds'])} | {' | '.join(cells)} | {when} |")
+    lines.append(
+        f"| *the held-out pictures, encoded and decoded* | | | {best['frechet']:.2f} "
+        f"| {best['facts']:.3f}; beside others' prompts {best['chance']:.3f} | |"
+    )
     for other in (PLAIN, OURS):
         lines += ["", f"| minus {other}, same seeds | {heads} |", "|---" * 4 + "|"]
         for row in report["rows"]:

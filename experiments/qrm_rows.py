@@ -94,7 +94,7 @@ ROWS = (
     Row("without flow matching", "losses", recipe=_losses(flow=0.0)),
     Row("without difficulty", "losses", recipe=_losses(difficulty=0.0)),
     Row("without size", "losses", recipe=_losses(size=0.0)),
-    Row("QRM, 4 × the steps", "longer", recipe=_LONG, shuffled="shuffled, 10 × the steps"),
+    Row("QRM, 4 × the steps", "longer", recipe=_LONG, shuffled="shuffled, 4 × the steps"),
     Row("constant vectors, 4 × the steps", "longer", _constants, _LONG),
     Row("mode gates", "architecture", _mode("gates")),
     Row("last two of four steps", "architecture", cut=Cut(0.0, 0.6)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 from comfyui_calibri.demo.render import render
 from comfyui_calibri.demo.scenes import sample_pairs
 from comfyui_calibri.experiments import ahpa_lora
-from comfyui_calibri.experiments.ahpa_compare import SMALL, compare
+from comfyui_calibri.experiments.ahpa_compare import REFERENCE, SMALL, compare
 from comfyui_calibri.experiments.ahpa_measures import frechet
 from comfyui_calibri.experiments.ahpa_pictures import Encoder, draw_pictures, render_large
 from comfyui_calibri.experiments.ahpa_report import summary, write_report
@@ -28,7 +29,9 @@ def test_it_runs_is_not_run_twice_and_needs_ahpas_router_for_the_controls(tmp_pa
         assert point["step"] == SMALL.steps
         assert all(np.isfinite(point[name]) for name in ("loss", "frechet", "facts"))
     assert np.allclose(np.sum(results[0]["router"], axis=1), 1, atol=1e-3)
-    lines = write_report(results, asdict(SMALL), tmp_path).splitlines()
+    best = json.loads((tmp_path / REFERENCE).read_text())
+    assert best["facts"] >= 0
+    lines = write_report(results, asdict(SMALL), best, tmp_path).splitlines()
     assert [line.split(" | ")[0] for line in lines[2:5]] == ["| ahpa", "| none", "| reversed"]
     assert (tmp_path / "images" / "ahpa_compare.png").stat().st_size > 10_000
     said.clear()
