@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 
 from ..calibri.cluster import ClusterEvaluator
+from ..calibri.cluster_room import Needs
 from ..calibri.coefficients import coefficient_space
 from ..calibri.ensemble_space import EnsembleSpace, ensemble_space
 from ..calibri.evaluation import Batch, Evaluator, Sample
 from ..calibri.ray_connection import connect
-from ..calibri.worker_pool import Needs
 from ..demo.prompts import generate_prompts
 
 ROWS, STEPS = 16, 4

@@ -31,18 +31,22 @@ def calibrate(
     on_batch: Callable[[int, int], None] | None = None,
     versions: Mapping[str, str] | None = None,
     between: Callable[[Session], None] | None = None,
+    begun: Callable[[], None] | None = None,
 ) -> Outcome:
     """Run, or continue, the calibration that `journal` holds, and say what it recommends.
 
     `on_generation` hears each generation that ended now; `on_batch(done, total)` counts images,
     those of earlier sessions included, and reaches `total` at the end even where a time budget
     ended the search early. `versions` are the host's, for the journal. `between` is called between
-    two batches, and may conclude the session or raise. What the evaluator or a callback raises
+    two batches, and may conclude the session or raise; `begun` once, when the journal is found to
+    be this run's and before anything is drawn. What the evaluator or a callback raises
     comes through and leaves the journal resumable. Raises JournalError where the journal belongs to
     another configuration, ReplayError where its search cannot be recomputed, RewardError for
     unusable rewards.
     """
     session = Session(config, space, evaluator, journal, on_generation, on_batch, versions)
+    if begun is not None:
+        begun()
     while session.advance():
         if between is not None:
             between(session)

@@ -15,20 +15,27 @@ from typing import Any
 from numpy.typing import NDArray
 
 from . import cluster_worker
+from .cluster_room import Needs
 from .cluster_worker import Answer, EvaluatorFactory, Task, WorkerError
 from .evaluation import Batch, BatchTooLargeError, Floats, Sample
-from .worker_pool import Landed, Needs, WorkerPool
+from .worker_pool import Check, Landed, WorkerPool
 
 TICK = 0.5  # seconds after which it looks for hung workers, and for whoever wants it to stop
 MOST_LOSSES = 3  # workers that one task may take along
+
+
+def unlike(first: Any, told: Any) -> str:
+    """A worker is taken that says the same of itself as the first one."""
+    alike = first is None or first == told
+    return "" if alike else "its files, or what it draws with, are not those of the first worker"
 
 
 class ClusterEvaluator:
     """Workers behind the protocol of a `ConcurrentEvaluator`; `close` ends them.
 
     `factory` makes a worker's evaluator, `wanted` workers of them or as many as there is room for;
-    `told` is what the first one says of itself, and workers that are not the `same` are let go.
-    Raises WorkerError where no worker can be started, or where a batch ends every worker.
+    `told` is what the first one says of itself, and workers that `check` has something against are
+    let go. Raises WorkerError where no worker can be started, or where a batch ends every worker.
     """
 
     def __init__(
@@ -37,16 +44,20 @@ class ClusterEvaluator:
         needs: Needs,
         wanted: int | None = None,
         say: Callable[[str], None] = lambda _: None,
-        same: Callable[[Any, Any], bool] = lambda one, other: bool(one == other),
+        check: Check = unlike,
     ) -> None:
-        self._pool = WorkerPool(factory, needs, wanted, say, same)
+        self._pool = WorkerPool(factory, needs, wanted, say, check)
         self._began = time.monotonic()
         self._flying: list[Task] = []
         self._landed: dict[Batch, Answer] = {}
         self._losses: Counter[Batch] = Counter()
         self._asked: tuple[Any, ...] = ()
-        while not self._pool.started:
-            self._pool.look(TICK)
+        try:
+            while not self._pool.started:
+                self._pool.look(TICK)
+        except BaseException:  # Ctrl-C too: nobody has this evaluator yet, to close it
+            self.close()
+            raise
 
     @property
     def told(self) -> Any:

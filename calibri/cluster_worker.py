@@ -27,6 +27,7 @@ EvaluatorFactory = Callable[[], tuple[Evaluator, Any]]
 """Makes a worker's evaluator, and what tells it from others: the driver's to read. Is pickled, so a
 function of a module or an instance of one's class."""
 
+_PACK = __name__.partition(".")[0]
 # What the driver raises again as what it was; anything else becomes a WorkerError.
 KINDS: dict[str, type[Exception]] = {
     kind.__name__: kind
@@ -114,7 +115,8 @@ def _answered(make: Callable[[], Any]) -> Answer:
     except Exception as error:
         # A class of its own would have to be importable where it is unpickled.
         named = next((c.__name__ for c in type(error).__mro__ if c.__name__ in KINDS), "")
-        kind = named or type(error).__name__
-        words = str(error) if named else f"{type(error).__name__}: {error}"
+        kind, ours = named or type(error).__name__, type(error).__module__.startswith(_PACK)
+        # What others raise is often no sentence: "'key'".
+        words = str(error) if named or ours else f"{type(error).__name__}: {error}"
         return Answer(kind=kind, message=words, seconds=time.monotonic() - began)
     return Answer(value, seconds=time.monotonic() - began)

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
+import re
 import signal
+import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 OBJECT_STORE = 256 * 2**20  # bytes; batches travel as rewards, only a report's pictures are large
+ANSWERS_WITHIN = 10.0  # seconds; Ray itself would try for minutes
 HOW = "pip install 'comfyui-calibri[ray]'"
+
+
+def check_installed() -> None:
+    """Raises ValueError where Ray is not there; nothing is imported."""
+    if importlib.util.find_spec("ray") is None:
+        raise ValueError(f"--engine ray needs Ray, which is not installed: {HOW}.")
 
 
 def connect(address: str | None, cpus: float | None = None) -> Any:
     """Ray, connected to `address`, else to RAY_ADDRESS, else to a cluster on this machine alone
     with `cpus` processors, where None is as many as there are.
 
-    Raises ValueError where Ray is not installed or nobody answers at the address.
+    Raises ValueError where Ray is not installed, nobody answers at the address, or its cluster is
+    of another version of Ray or Python.
     """
     # Nothing is to leave the machine unasked.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -28,22 +41,69 @@ def connect(address: str | None, cpus: float | None = None) -> Any:
         return ray
     named = address or os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if not named:
+    if named:
+        _check_answers(named)
+    else:
         count = max(os.cpu_count() or 1, int(-(-(cpus or 1) // 1)))
         options |= {"num_cpus": count, "include_dashboard": False}
         options["object_store_memory"] = OBJECT_STORE
         # Whoever reaches a Ray can run code in it: this one is nobody else's.
         options["_node_ip_address"] = "127.0.0.1"
-    terminated = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(address=named or "local", **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ValueError(
-            f"Ray does not answer at {named or 'this machine'} ({error}): start it with `ray start "
-            "--head`, or give its address with --address."
-        ) from error
-    finally:
-        # Ray takes SIGTERM for itself and ends with a code of its own.
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, terminated)
+    with _own_signals():
+        try:
+            ray.init(address=named or "local", **options)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise ValueError(_refused(named, error)) from error
     return ray
+
+
+def disconnect() -> None:
+    """Leave Ray; a cluster of this machine alone ends with it."""
+    import ray
+
+    with _own_signals():
+        ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Raises ValueError where nobody listens at "host:port"; other forms are Ray's to judge."""
+    host, _, port = address.rpartition(":")
+    if "/" in address or not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWERS_WITHIN).close()
+    except (OSError, OverflowError) as error:
+        raise ValueError(_refused(address, error)) from error
+
+
+def _refused(named: str | None, error: Exception) -> str:
+    words = " ".join(str(error).split())
+    if "ersion mismatch" in words:
+        found = re.findall(r"(Ray|Python): *([\w.+-]+)", words)
+        told = ", ".join(f"{name} {version}" for name, version in found) or words
+        return (
+            f"The Ray cluster at {named} is of another version (the cluster's, then this "
+            f"machine's: {told}): install the same Ray and Python on all machines."
+        )
+    return (
+        f"Ray does not answer at {named or 'this machine'} ({words}): start it with `ray start "
+        "--head`, or give its address with --address."
+    )
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Ray takes SIGTERM for itself, and ends with a code of its own: afterwards it is ours again,
+    and one that came meanwhile is heeded."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    ours = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit as end:
+        if end.code == signal.SIGTERM and callable(ours):
+            ours(signal.SIGTERM, None)  # which mostly raises
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, ours)

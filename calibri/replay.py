@@ -13,6 +13,7 @@ import numpy as np
 
 from .evaluation import Floats
 from .journal import Evaluation, Journal, JournalError
+from .likeness import DEVICE
 
 # A library's arithmetic may differ in the last bits between machines; a search that really took
 # another turn differs by orders of magnitude more, and no model tells 1e-9 apart.
@@ -50,7 +51,8 @@ def _cause(journal: Journal, now: Mapping[str, str]) -> str:
     began: Mapping[str, str] = next(kept, {})
     changed = [
         f"{name} ({began.get(name, 'absent')}, now {now.get(name, 'absent')})"
-        for name in sorted(began.keys() | now.keys())
+        # The search is computed by this process, whatever device draws.
+        for name in sorted((began.keys() | now.keys()) - {DEVICE})
         if began.get(name) != now.get(name)
     ]
     if changed:

@@ -1,8 +1,8 @@
 """Workers on a Ray cluster: one actor each, begun when there is room for it, replaced when it dies.
 
-As many are wanted as were asked for, or as the cluster has room for: a machine that joins gets
-workers, one that leaves takes its own along, and what they were doing is told as lost. Nothing here
-knows what they do (`cluster.py`).
+As many are wanted as were asked for, or as the cluster has room for (`cluster_room.py`): a machine
+that joins gets workers, one that leaves takes its own along, and what they were doing is told as
+lost. Nothing here knows what they do (`cluster.py`).
 """
 
 from __future__ import annotations
@@ -12,23 +12,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from .cluster_room import Needs, Resources, is_certain, no_room, room
 from .cluster_worker import Answer, EvaluatorFactory, Task, Worker, WorkerError
+
+Check = Callable[[Any, Any], str]
+"""What the first worker told of itself, None before there is one, and what another tells: why that
+one is let go, "" if it is taken."""
 
 LOOK_AGAIN = 5.0  # seconds between two looks at what the cluster has
 MOST_FAILED_STARTS = 3  # in a row, before any worker has started
 RETRY_AFTER = 10.0  # seconds, times the failures in a row
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What a worker takes of the cluster, and how long it may take."""
-
-    gpus: float = 0.0
-    cpus: float = 1.0
-    batch_seconds: float = 900.0
-    """After so many a worker that draws counts as hung."""
-    start_seconds: float = 1800.0
-    """The same for loading its models."""
+# Seconds after which it is said that workers have no place: where they can have none, and where
+# they may have one in which only their process has not begun yet.
+NO_PLACE, PERHAPS_NONE = 10.0, 60.0
+SAY_AGAIN = 600.0  # seconds, while there is no worker at all
 
 
 @dataclass(frozen=True)
@@ -56,8 +53,9 @@ class _Member:
 class WorkerPool:
     """The workers of one driver. `wanted` workers, or with None as many as there is room for.
 
-    `told` hears what the first worker's evaluator says of itself; a worker that says otherwise is
-    let go. `say` hears of workers that come, go and fail. Ray must be connected to.
+    `told` is what the first worker's evaluator says of itself; a worker that `check` has something
+    against is let go. `say` hears of workers that come, go, fail and have no place. Ray must be
+    connected to.
     """
 
     def __init__(
@@ -66,18 +64,20 @@ class WorkerPool:
         needs: Needs,
         wanted: int | None,
         say: Callable[[str], None],
-        same: Callable[[Any, Any], bool],
+        check: Check,
     ) -> None:
         import ray
 
         self._ray = ray
         self._actor: Any = ray.remote(Worker)
         self._factory = ray.put(factory)
-        self._needs, self._asked, self._say, self._same = needs, wanted, say, same
+        self._needs, self._asked, self._say, self._check = needs, wanted, say, check
         self._members: list[_Member] = []  # that are not lost
         self._failed = 0
         self._not_before = 0.0
         self._looked = -LOOK_AGAIN
+        self._said: tuple[str, float] = ("", 0.0)
+        """What was last said of workers without a place, and when."""
         self.told: Any = None
         self.started = 0
         """Workers that have started since the beginning."""
@@ -128,9 +128,13 @@ class WorkerPool:
     def _fill(self) -> None:
         """Begin workers until there are as many as are wanted."""
         now = time.monotonic()
-        if self._asked is None and now - self._looked >= LOOK_AGAIN:
+        if now - self._looked >= LOOK_AGAIN:
             self._looked = now
-            self.wanted = max(self._room(), 1)
+            machines = self._machines()
+            if self._asked is None:
+                self.wanted = max(room(self._needs, machines), 1)
+                self._leave_the_queue()
+            self._tell_of_room(machines, now)
         if now < self._not_before:
             return
         while len(self._members) < self.wanted:
@@ -139,20 +143,30 @@ class WorkerPool:
             ).remote()
             self._members.append(_Member(actor, "waiting", actor.where.remote(), now))
 
-    def _room(self) -> int:
-        """How many workers the cluster has room for, what runs on it counted in."""
-        needs, found = self._needs, 0
-        for node in self._ray.nodes():
-            if not node["Alive"]:
-                continue
-            has, limits = node["Resources"], []
-            if needs.gpus:
-                limits.append(has.get("GPU", 0.0) / needs.gpus)
-            if needs.cpus:
-                limits.append(has.get("CPU", 0.0) / needs.cpus)
-            # Without GPUs one worker has a whole machine's processor.
-            found += int(min(limits)) if needs.gpus else min(1, int(min(limits, default=1)))
-        return found
+    def _machines(self) -> list[Resources]:
+        """What the cluster's machines have, what runs on them counted in."""
+        return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+
+    def _leave_the_queue(self) -> None:
+        """Take back workers that have no place and are wanted no more: a machine left."""
+        waiting = [member for member in self._members if member.state == "waiting"]
+        for member in waiting[: max(len(self._members) - self.wanted, 0)]:
+            self._members.remove(member)
+            self._ray.kill(member.actor)
+
+    def _tell_of_room(self, machines: list[Resources], now: float) -> None:
+        """Say, once for what it is, that workers have waited for a place for a while."""
+        since = [member.since for member in self._members if member.state == "waiting"]
+        certain = is_certain(self._needs, self.wanted, machines)
+        if not since or now - min(since) < (NO_PLACE if certain else PERHAPS_NONE):
+            return
+        # What others leave free comes and goes, and is not said again each time.
+        about = str((len(since), self.wanted, certain, len(machines)))
+        before, when = self._said
+        if about != before or (not self.places and now - when >= SAY_AGAIN):
+            self._said = about, now
+            free = self._ray.available_resources()
+            self._say(no_room(self._needs, self.wanted, len(since), machines, free))
 
     def _ended(self, member: _Member) -> list[Landed]:
         """See to a worker whose question is answered, or that is gone."""
@@ -177,10 +191,8 @@ class WorkerPool:
 
     def _start(self, member: _Member, answer: Answer) -> None:
         """Take a worker in that has its models, or let it go."""
-        why = answer.message
-        if not answer.kind and self.told is not None and not self._same(self.told, answer.value):
-            why = "its files, or what it draws with, are not those of the other workers"
-        if answer.kind or why:
+        why = answer.message if answer.kind else self._check(self.told, answer.value)
+        if why:
             self._lose(member, why)
             return
         self._failed = 0
@@ -207,7 +219,7 @@ class WorkerPool:
             self._failed += 1
             self._not_before = time.monotonic() + RETRY_AFTER * (self._failed - 1)
             if not self.started and self._failed >= MOST_FAILED_STARTS:
-                raise WorkerError(f"No worker can be started: {why}")
+                raise WorkerError(f"No worker can be started: {why.rstrip('.')}.")
             return []
         assert member.task is not None
         return [Landed(member.task, None, why)]
@@ -215,9 +227,16 @@ class WorkerPool:
 
 def _why(error: Exception) -> str:
     """Ray's error in one line."""
-    name = type(error).__name__
+    name, lines = type(error).__name__, [line.strip() for line in str(error).splitlines()]
+    lines = [line for line in lines if line] or [name]
     if "OutOfMemory" in name:
         return "its machine's memory ran out"
+    if "creation task" in lines[0]:  # it could not be made of what came to its machine
+        mend = (
+            ": install it into the Python that Ray runs there" if "No module" in lines[-1] else ""
+        )
+        return f"its process cannot begin ({lines[-1]}){mend}"
     if name in ("ActorDiedError", "ActorUnavailableError", "RayActorError", "WorkerCrashedError"):
         return "its process has ended"
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), name)
+    # The last line of a traceback, the first of anything else.
+    return lines[-1 if name.startswith("RayTaskError") else 0]

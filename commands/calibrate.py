@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from ..calibri.settings import ModelNames, RunSettings
-from .engines import ENGINES, LOCAL, Cluster, Engine
+from .engine_options import engine_of, with_engine_options
+from .engines import Engine
 from .exit_codes import BAD_INPUT, FAILED, sentences, terminable
 from .run_options import Base, ComfyUI, Json, Output, User, merged, with_setting_options
 
@@ -23,6 +24,7 @@ _MODEL, _RUN = "Model", "Run"
 
 
 @with_setting_options
+@with_engine_options
 def calibrate(
     config: Annotated[
         File, typer.Option("--config", help="A settings file (TOML); options go before it.")
@@ -71,56 +73,6 @@ def calibrate(
     base_directory: Base = None,
     user_directory: User = None,
     output_directory: Output = None,
-    cpu: Annotated[
-        bool,
-        typer.Option("--cpu", help="Leave the accelerator alone.", rich_help_panel="ComfyUI"),
-    ] = False,
-    engine: Annotated[
-        str, typer.Option(help="local, or ray: on many GPUs.", rich_help_panel=_RUN)
-    ] = LOCAL,
-    workers: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(
-            min=1, help="For ray (default: one for each GPU there is).", rich_help_panel=_RUN
-        ),
-    ] = None,
-    address: Annotated[
-        Text,
-        typer.Option(
-            help="Of a Ray cluster (default: RAY_ADDRESS, or this machine).", rich_help_panel=_RUN
-        ),
-    ] = None,
-    gpus_per_worker: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option(
-            min=0.0, help="For ray (default: 1 where there are any).", rich_help_panel=_RUN
-        ),
-    ] = None,
-    cpus_per_worker: Annotated[
-        float, typer.Option(min=0.0, help="For ray.", rich_help_panel=_RUN)
-    ] = 1.0,
-    reward_workers: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="For ray: rewards on so many workers of their own, 0: beside the sampler.",
-            rich_help_panel=_RUN,
-        ),
-    ] = 0,
-    worker_timeout: Annotated[
-        float,
-        typer.Option(
-            min=1.0,
-            help="For ray: seconds for a batch, after which a worker counts as hung.",
-            rich_help_panel=_RUN,
-        ),
-    ] = 900.0,
-    images_at_once: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(
-            min=1, help="At most (default: what memory allows, to 64).", rich_help_panel=_RUN
-        ),
-    ] = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Say what it will cost, and do nothing.")
     ] = False,
@@ -155,17 +107,15 @@ def calibrate(
             vae=vae or "",
             preview_vae=preview_vae or "",
         )
+        engine = engine_of(given)
         settings = merged(settings, run_name, model, prompts, held_out, reward, start_from, given)
-        cluster = Cluster(
-            address, workers, gpus_per_worker, cpus_per_worker, reward_workers, worker_timeout
-        )
-        chosen = _engine(engine, cpu, images_at_once, cluster)
         folder = find_comfyui(comfyui)
         open_folders(folder, base_directory, user_directory, output_directory)
     wanted = Planned(seconds_per_image, price) if plan else None
-    _work(settings, chosen, folder, as_json, wanted)
+    _work(settings, engine, folder, as_json, wanted)
 
 
+@with_engine_options
 def resume(
     run: Annotated[str, typer.Argument(metavar="RUN", help="As `status` lists them.")],
     generations: Annotated[
@@ -176,18 +126,8 @@ def resume(
     base_directory: Base = None,
     user_directory: User = None,
     output_directory: Output = None,
-    cpu: Annotated[bool, typer.Option("--cpu", help="Leave the accelerator alone.")] = False,
-    engine: Annotated[str, typer.Option(help="local, or ray: on many GPUs.")] = LOCAL,
-    workers: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(min=1, help="For ray (default: one for each GPU there is)."),
-    ] = None,
-    address: Annotated[Text, typer.Option(help="Of a Ray cluster.")] = None,
-    images_at_once: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(min=1, help="At most."),
-    ] = None,
     as_json: Json = False,
+    **given: Any,
 ) -> None:
     """Go on with a run that the command line or a node of the page began.
 
@@ -198,15 +138,20 @@ def resume(
     from ..nodes.headless import find_comfyui, open_folders
 
     with sentences(BAD_INPUT):
-        chosen = _engine(engine, cpu, images_at_once, Cluster(address, workers))
+        engine = engine_of(given)
         folder = find_comfyui(comfyui)
         open_folders(folder, base_directory, user_directory, output_directory)
+        from ..calibri.journal_file import is_locked, lock_for_writing
+        from ..nodes import runs
         from ..nodes.run_settings import settings_of_run
 
+        journal = runs.find_run(run) / runs.JOURNAL
+        if is_locked(journal):
+            lock_for_writing(journal).close()  # says so before a model is loaded
         settings = settings_of_run(run)
         if generations is not None:
             settings = replace(settings, values={**settings.values, "generations": generations})
-    _work(settings, chosen, folder, as_json, run_id=run)
+    _work(settings, engine, folder, as_json, run_id=run)
 
 
 @dataclass(frozen=True)
@@ -230,25 +175,24 @@ def _work(
     from .progress import bar
 
     with terminable():
-        with sentences(BAD_INPUT), bar() as shown:
-            shown.say("Loading the model")
-            prepared = engine.prepare(settings, comfyui, shown.say)
         try:
+            with sentences(BAD_INPUT), bar() as shown:
+                prepared, start = engine.prepare(settings, comfyui, shown.say, run_id)
             from ..nodes import headless_run, runs
 
+            record = prepared.settings
             with sentences(BAD_INPUT):
                 if run_id is not None:
-                    runs.check_settings_of(run_id, prepared.settings)
+                    runs.check_settings_of(run_id, record)
                 if plan is not None:
-                    known = runs.same_run(settings.name, prepared.settings)
+                    known = headless_run.known_run(settings.name, record, run_id)
                     found = engine.forecast(prepared, known, plan.seconds_per_image, plan.price)
                     show_plan(found, as_json)
                     return
-                start = Path(settings.start_from) if settings.start_from else None
-                folder = headless_run.open_run(settings, prepared.settings, start, run_id)
+                folder = headless_run.open_run(settings.name, record, run_id)
             with sentences(FAILED), bar() as shown:
                 shown.say(f"The run {folder.name} in {folder}")
-                ended = headless_run.run(prepared, folder, shown.say, shown.count)
+                ended = headless_run.run(prepared, settings, start, folder, shown.say, shown.count)
         finally:
             engine.close()
     _tell(ended, folder, as_json)
@@ -263,12 +207,6 @@ def _tell(ended: Ended, folder: Path, as_json: bool) -> None:
 
     output = runs.output_folder(folder.name)
     typer.echo(json.dumps(finished_report(folder, output), ensure_ascii=False))
-
-
-def _engine(name: str, cpu: bool, images_at_once: int | None, cluster: Cluster) -> Engine:
-    if name not in ENGINES:
-        raise ValueError(f"There is no engine {name!r}: choose {' or '.join(ENGINES)}.")
-    return ENGINES[name](True if cpu else None, images_at_once, cluster)
 
 
 def _read(config: Path) -> RunSettings:

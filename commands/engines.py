@@ -13,6 +13,7 @@ from ..calibri.settings import RunSettings
 if TYPE_CHECKING:
     from ..calibri.cluster import ClusterEvaluator
     from ..calibri.forecast import Forecast
+    from ..calibri.preset_metadata import Preset
 
 LOCAL, RAY = "local", "ray"
 Say = Callable[[str], None]
@@ -28,13 +29,17 @@ class Cluster:
     cpus_per_worker: float = 1.0
     reward_workers: int = 0
     worker_timeout: float = 900.0
+    mixed_workers: bool = False
 
 
 class Engine(Protocol):
     """One way to draw."""
 
-    def prepare(self, settings: RunSettings, comfyui: Path, say: Say) -> Any:
-        """A calibration that can begin (`nodes/calibration_inputs.py`), models loaded.
+    def prepare(
+        self, settings: RunSettings, comfyui: Path, say: Say, run_id: str | None = None
+    ) -> tuple[Any, Preset | None]:
+        """A calibration that can begin (`nodes/calibration_inputs.py`), models loaded, and the
+        preset that it begins at. `run_id` is the run's that is to go on, if one is named.
 
         Raises ValueError with one sentence for what does not fit.
         """
@@ -60,13 +65,17 @@ class LocalEngine:
     def __init__(self, cpu: bool | None, images_at_once: int | None, _: Cluster) -> None:
         self._cpu, self._images_at_once = cpu, images_at_once
 
-    def prepare(self, settings: RunSettings, comfyui: Path, say: Say) -> Any:
+    def prepare(
+        self, settings: RunSettings, comfyui: Path, say: Say, run_id: str | None = None
+    ) -> tuple[Any, Preset | None]:
         from ..nodes.headless import import_comfyui
 
+        say("Loading the model")
         import_comfyui(comfyui, self._cpu)
-        from ..nodes.headless_run import prepare_settings
+        from ..nodes.headless_run import prepare_settings, start_preset
 
-        return prepare_settings(settings, images_at_once=self._images_at_once)
+        start = start_preset(settings)
+        return prepare_settings(settings, None, self._images_at_once, start), start
 
     def forecast(
         self, prepared: Any, folder: Path | None, seconds: float | None, price: float
@@ -82,17 +91,35 @@ class RayEngine:
 
     def __init__(self, cpu: bool | None, images_at_once: int | None, cluster: Cluster) -> None:
         self._cpu, self._images_at_once, self._cluster = cpu, images_at_once, cluster
+        self._connected = False
         self._evaluator: ClusterEvaluator | None = None
 
-    def prepare(self, settings: RunSettings, comfyui: Path, say: Say) -> Any:
+    def prepare(
+        self, settings: RunSettings, comfyui: Path, say: Say, run_id: str | None = None
+    ) -> tuple[Any, Preset | None]:
+        from ..calibri import ray_connection
+
+        ray_connection.check_installed()
         from ..nodes.headless import import_comfyui
 
+        # It draws nothing, and the GPU is its workers'.
         import_comfyui(comfyui, cpu=True)
-        from ..nodes.cluster import connect
+        from ..nodes.cluster import check_settings, start_cluster
+        from ..nodes.headless_run import start_preset
 
-        prepared = connect(settings, comfyui, self._cpu, self._images_at_once, self._cluster, say)
+        check_settings(settings)
+        start, wanted = start_preset(settings), self._cluster
+        say("Connecting to Ray")
+        self._connected = True
+        ray_connection.connect(
+            wanted.address, (wanted.workers or 1) * wanted.cpus_per_worker + wanted.reward_workers
+        )
+        say("Loading the model in the first worker")
+        prepared = start_cluster(
+            settings, start, comfyui, self._cpu, self._images_at_once, wanted, say, run_id
+        )
         self._evaluator = prepared.evaluator
-        return prepared
+        return prepared, start
 
     def forecast(
         self, prepared: Any, folder: Path | None, seconds: float | None, price: float
@@ -108,8 +135,12 @@ class RayEngine:
         return forecast(prepared, folder, seconds, price, workers, efficiency)
 
     def close(self) -> None:
+        from ..calibri import ray_connection
+
         if self._evaluator is not None:
             self._evaluator.close()
+        if self._connected:
+            ray_connection.disconnect()
 
 
 ENGINES: dict[str, Callable[[bool | None, int | None, Cluster], Engine]] = {

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from .exit_codes import BAD_INPUT, FAILED, sentences
+from .exit_codes import BAD_INPUT, FAILED, sentences, terminable
+from .run_options import Base, ComfyUI, User
 
 if TYPE_CHECKING:
     from ..calibri.comparison import Comparison, Painter
@@ -48,10 +49,9 @@ def evaluate(
         str | None, typer.Option(help="As in ComfyUI's Load CLIP (default: the model's family).")
     ] = None,
     vae: Annotated[Path | None, typer.Option(help="Its VAE.")] = None,
-    comfyui: Annotated[
-        Path | None,
-        typer.Option(help="ComfyUI's folder (default: COMFYUI_PATH, or where it is found)."),
-    ] = None,
+    comfyui: ComfyUI = None,
+    base_directory: Base = None,
+    user_directory: User = None,
     cpu: Annotated[bool, typer.Option("--cpu", help="Leave the accelerator alone.")] = False,
     prompts: Annotated[
         Path | None,
@@ -96,10 +96,11 @@ def evaluate(
 ) -> None:
     """Compare the plain model with presets on the same prompts and noise, over steps and more.
 
-    Stopped with Ctrl-C it goes on when it is called again with the same --output. Exits with 0,
-    with 1 where the evaluation failed, with 2 and a sentence for bad input, with 130 when stopped.
+    Stopped with Ctrl-C or SIGTERM it goes on when it is called again with the same --output. Exits
+    with 0, with 1 where the evaluation failed, with 2 and a sentence for bad input, with 130 when
+    stopped and 143 when terminated.
     """
-    with sentences(BAD_INPUT):
+    with terminable(), sentences(BAD_INPUT):
         from ..calibri.presets import load_preset
         from ..calibri.setting_lists import parse_names
         from ..demo.scenes import IMAGE_SIZE
@@ -139,7 +140,8 @@ def evaluate(
                 raise ValueError(
                     f"There are {len(reward or ())} rewards: give --reward, up to {1 + MOST} times."
                 )
-            start_comfyui(find_comfyui(comfyui), cpu=True if cpu else None)
+            place = find_comfyui(comfyui)
+            start_comfyui(place, True if cpu else None, base_directory, user_directory)
             files = ModelFiles(
                 checkpoint, diffusion_model, tuple(text_encoder or ()), text_encoder_type, vae
             )
@@ -149,7 +151,7 @@ def evaluate(
             asked |= {"negative": negative, "guidance": guidance}
             prepared = _on_comfyui(files, loaded, reward, texts, asked)
         _check_output(output, str(prepared.about["id"]), overwrite)
-    with sentences(FAILED):
+    with terminable(), sentences(FAILED):
         report, files_ = _run(prepared, output)
     if as_json:
         typer.echo(json.dumps(report, ensure_ascii=False))

@@ -67,6 +67,7 @@ def stop(
     base_directory: Base = None,
     user_directory: User = None,
     output_directory: Output = None,
+    as_json: Json = False,
 ) -> None:
     """Ask whoever works on a run, a command or a ComfyUI, to stop after the batch that it draws.
 
@@ -84,14 +85,18 @@ def stop(
         folder = runs.find_run(run)
         if not is_locked(folder / runs.JOURNAL):
             raise ValueError(f"Nobody works on the run {run!r}: there is nothing to stop.")
-        stop_request.ask(folder, stop_request.FINISH if finish else stop_request.STOP)
-    if not wait:
-        typer.echo(f"The run {run} was asked to {'finish' if finish else 'stop'}.")
-    elif not _ends(folder / runs.JOURNAL, wait):
+        wish = stop_request.FINISH if finish else stop_request.STOP
+        stop_request.ask(folder, wish)
+    stopped = bool(wait) and _ends(folder / runs.JOURNAL, wait)
+    if as_json:
+        typer.echo(json.dumps({"id": run, "asked": wish, "stopped": stopped}))
+    elif stopped:
+        typer.echo(f"The run {run} has stopped.")
+    elif not wait:
+        typer.echo(f"The run {run} was asked to {wish}.")
+    if wait and not stopped:
         typer.echo(f"The run {run} still draws after {wait:g} s; it was asked.", err=True)
         raise typer.Exit(NOT_STOPPED)
-    else:
-        typer.echo(f"The run {run} has stopped.")
 
 
 def _ends(journal: Path, seconds: float) -> bool:

@@ -12,11 +12,12 @@ from ..calibri.coefficients import coefficient_space
 from ..calibri.configuration import RunConfig, run_record
 from ..calibri.ensemble_space import EnsembleSpace, ensemble_space
 from ..calibri.judging import DIVERSITY
+from ..calibri.likeness import DEVICE
 from ..calibri.presets import Guidance, Preset, fingerprint
 from ..calibri.prompts import split_prompts
 from ..calibri.warm_start import warm_start
 from ..rewards.weights_mark import weights_of
-from . import identity, model_options
+from . import identity, model_options, runs
 from .calibrate import MOST_HELD_OUT
 from .decoding import Preview
 from .patching import backbone_of, diffusion_model
@@ -47,6 +48,11 @@ class Prepared:
     def fingerprint(self) -> str:
         """What the model's presets are known to fit by."""
         return fingerprint(diffusion_model(self.model))
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """What draws, for the journal."""
+        return {**runs.host_versions(), DEVICE: self.model.load_device.type}
 
     @property
     def settings(self) -> dict[str, Any]:

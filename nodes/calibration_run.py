@@ -44,7 +44,7 @@ def run_calibration(
         say(with_start("", start, prepared).strip())
     config, space, evaluator = prepared.config, prepared.space, prepared.evaluator
     folder = runs.run_folder(run_name, prepared.settings)
-    keep_settings(folder, settings_of(run_name, inputs, prepared, graph or {}, node), start)
+    settings = settings_of(run_name, inputs, prepared, graph or {}, node)
     if evaluator.preview is not None:
         evaluator.preview.say = say
     progress = Progress(evaluator, space, config.validation_samples(), say)
@@ -58,8 +58,10 @@ def run_calibration(
             journal,
             progress.on_generation,
             progress.on_batch,
-            runs.host_versions(),
+            prepared.versions,
             heeding(folder, InterruptProcessingException),
+            # Not before: another process may be at work on it.
+            lambda: keep_settings(folder, settings, start),
         )
         result = conclude(prepared, folder.name, outcome, journal)
     return replace(result, text=with_start(result.text, start, prepared))

@@ -17,6 +17,7 @@ from .headless import HeadlessError, ModelFiles, Pipeline, load, reward_named
 
 if TYPE_CHECKING:
     from ..calibri.outcome import GenerationSummary, Outcome
+    from ..calibri.preset_metadata import Preset
     from ..rewards.protocol import Reward
     from .calibration_inputs import Prepared
     from .calibration_result import RunResult
@@ -48,21 +49,21 @@ def model_files(names: ModelNames) -> ModelFiles:
 
 def prepare_settings(
     settings: RunSettings,
-    rewards: Callable[[str], Reward] = reward_named,
-    watch: Callable[[int, int], None] | None = None,
+    rewards: Callable[[str], Reward] | None = None,
     images_at_once: int | None = None,
+    start: Preset | None = None,
 ) -> Prepared:
-    """What these settings make, its model loaded; prompts are texts.
+    """What these settings make, its model loaded; prompts are texts, `start` is `start_preset`.
 
     Raises ValueError with one sentence for what is missing or does not fit together.
     """
     import torch
 
-    from ..calibri.presets import load_preset
     from .calibration_inputs import prepare
 
     check_settings(settings)
-    first, *others = (rewards(name) for name in (settings.reward, *settings.other_rewards))
+    names = (settings.reward, *settings.other_rewards)
+    first, *others = map(rewards or reward_named, names)
     with torch.inference_mode():
         loaded: Pipeline = load(model_files(settings.model))
         preview = settings.model.preview_vae
@@ -74,9 +75,8 @@ def prepare_settings(
             held_out=settings.held_out or None,
             reward=first,
             **{f"other_reward_{number}": other for number, other in enumerate(others, 1)},
-            start_from=load_preset(settings.start_from) if settings.start_from else None,
+            start_from=start,
             preview_vae=_preview_vae(preview) if preview else None,
-            watch=watch,
             **settings.values,
         )
     prepared.evaluator.images_at_once = images_at_once
@@ -100,6 +100,13 @@ def check_settings(settings: RunSettings) -> None:
         )
 
 
+def start_preset(settings: RunSettings) -> Preset | None:
+    """The preset that they begin at. Raises PresetError or OSError where it cannot be read."""
+    from ..calibri.presets import load_preset
+
+    return load_preset(settings.start_from) if settings.start_from else None
+
+
 @dataclass(frozen=True)
 class Ended:
     """A run that has come to its end."""
@@ -108,26 +115,28 @@ class Ended:
     result: RunResult
 
 
-def open_run(
-    settings: RunSettings, record: Mapping[str, Any], start: Path | None, run_id: str | None = None
-) -> Path:
-    """The folder of the run with this record, which gets its settings file; made if need be.
+def known_run(name: str, record: Mapping[str, Any], run_id: str | None = None) -> Path | None:
+    """The folder of the run of this name and record, if there is one.
 
     With `run_id` that very run's: a copied or renamed folder has the record of another.
     """
-    from ..calibri.presets import load_preset
-    from .run_settings import START, keep_settings
-
-    named = None if run_id is None else runs.find_run(run_id)
-    folder = named or runs.run_folder(settings.name, dict(record))
-    # Paths that hold from every folder.
-    kept = replace(settings, model=_absolute(settings.model), start_from=START if start else "")
-    keep_settings(folder, kept, load_preset(start) if start else None)
-    return folder
+    return runs.same_run(name, dict(record)) if run_id is None else runs.find_run(run_id)
 
 
-def run(prepared: Prepared, folder: Path, say: Say, count: Count) -> Ended:
-    """Calibrate, or go on with, the run in `folder`.
+def open_run(name: str, record: Mapping[str, Any], run_id: str | None = None) -> Path:
+    """`known_run`, made if need be."""
+    return known_run(name, record, run_id) or runs.new_run(name, dict(record))
+
+
+def run(
+    prepared: Prepared,
+    settings: RunSettings,
+    start: Preset | None,
+    folder: Path,
+    say: Say,
+    count: Count,
+) -> Ended:
+    """Calibrate, or go on with, the run in `folder`, which gets its settings file.
 
     Raises StopRequestedError where `comfyui-calibri stop` asked for it, JournalError where another
     process works on the run, and whatever the model or the reward raises; all of it is kept.
@@ -135,17 +144,31 @@ def run(prepared: Prepared, folder: Path, say: Say, count: Count) -> Ended:
     import torch
 
     from ..calibri.calibration import calibrate
+    from ..calibri.configuration import library_versions
     from ..calibri.course_words import generation_words
     from ..calibri.journal import Journal
+    from ..calibri.likeness import MUST, differences, last_versions
     from ..calibri.stop_request import heeding
     from .calibration_result import conclude
+    from .run_settings import START, keep_settings
 
     config, evaluator = prepared.config, prepared.evaluator
+    # Paths that hold from every folder.
+    kept = replace(settings, model=_absolute(settings.model), start_from=START if start else "")
 
     def on_generation(summary: GenerationSummary) -> None:
         say(generation_words(config.reward, summary))
 
     with torch.inference_mode(), Journal.open(folder / runs.JOURNAL) as journal:
+        before = last_versions(journal)
+
+        def begun() -> None:
+            # Not before: another process may be at work on it.
+            keep_settings(folder, kept, start)
+            now = {**library_versions(), **prepared.versions}
+            if changed := differences(now, before, MUST, "so far"):
+                say(f"The run goes on, but its images may differ in the last bits: {changed}.")
+
         if evaluator.preview is not None:
             evaluator.preview.say = say
             evaluator.preview.remember(journal)
@@ -156,8 +179,9 @@ def run(prepared: Prepared, folder: Path, say: Say, count: Count) -> Ended:
             journal,
             on_generation,
             count,
-            runs.host_versions(),
+            prepared.versions,
             heeding(folder),
+            begun,
         )
         return Ended(outcome, conclude(prepared, folder.name, outcome, journal))
 

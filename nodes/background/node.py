@@ -67,7 +67,7 @@ class CalibriCalibrateBackground(io.ComfyNode):
         **inputs: Any,
     ) -> io.NodeOutput:
         from ..calibration_inputs import prepare
-        from ..run_settings import keep_settings, settings_of, with_settings
+        from ..run_settings import settings_of, with_settings
         from ..start_note import with_start
         from . import job
         from .attach import Wish, attach, attach_rebuilt
@@ -96,9 +96,8 @@ class CalibriCalibrateBackground(io.ComfyNode):
                 given = prompt[number]["inputs"]
                 job.remember(_digest({n: v for n, v in given.items() if not is_link(v)}), run)
         if flight is None:
-            start = inputs.get("start_from")
-            asked = settings_of(run_name, inputs, prepared, prompt, number)
-            keep_settings(run.folder, asked, start)
+            run.settings = settings_of(run_name, inputs, prepared, prompt, number)
+            run.start = inputs.get("start_from")
         preset, report, text = outputs(run, prepared, registry)
         text = with_start(text, inputs.get("start_from"), prepared)
         show_on_node(cls.hidden, text)

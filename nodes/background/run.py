@@ -14,7 +14,9 @@ from .record import RUNNING, Record
 
 if TYPE_CHECKING:
     from ...calibri.journal import Journal
+    from ...calibri.presets import Preset
     from ...calibri.session import Session
+    from ...calibri.settings import RunSettings
     from ..calibration_inputs import Prepared
     from .pace import Pace
 
@@ -43,6 +45,9 @@ class Run:
         self.pace: Pace | None = None
         self.session: Session | None = None
         self.journal: Journal | None = None
+        self.settings: RunSettings | None = None
+        self.start: Preset | None = None
+        """What was asked for last and is not written down yet, and the preset it begins at."""
         self.concluded = False
         """Whether the session has been told to end its search."""
         self.in_slice = False
@@ -108,6 +113,15 @@ class Run:
                     self.record.save(self.folder)
                 except OSError as error:
                     logging.warning("Calibri: the state of run %s is not saved: %s", self.id, error)
+
+    def keep_settings(self) -> None:
+        """Leave what was asked for in the run's folder; its journal must be open."""
+        from ..run_settings import keep_settings
+
+        with self.lock:
+            if self.settings is not None:
+                keep_settings(self.folder, self.settings, self.start)
+            self.settings = self.start = None
 
     def close_session(self) -> None:
         """Close the journal: others may write it, the next slice opens it again."""

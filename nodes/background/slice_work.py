@@ -125,7 +125,7 @@ class _Slice:
                     run.journal,
                     on_generation=self._on_generation,
                     on_batch=self._on_batch,
-                    versions=runs.host_versions(),
+                    versions=prepared.versions,
                 )
             except ReplayError as error:
                 run.record.replays = False
@@ -134,6 +134,7 @@ class _Slice:
                     "'new run from its result'."
                 ) from error
             run.record.replays = True
+            run.keep_settings()
         album = Album(run.folder, lambda: _pictured(run.session))
         run.session.evaluator = PacedEvaluator(prepared.evaluator, self._pace, album)
         if not run.record.concluding:

@@ -145,7 +145,9 @@ def test_stop_is_heeded_by_a_run_in_the_background(start_server: StartServer) ->
     server, client = start_server()
     client.queue(calibration(TINY, "night", generations=500))
     client.until("night", lambda now: now["images"] > 0)
-    stop_request.ask(server.folder / "user" / "calibri" / "runs" / "night", stop_request.STOP)
+    folder = server.folder / "user" / "calibri" / "runs" / "night"
+    assert (folder / "settings.toml").is_file()  # from its first slice on
+    stop_request.ask(folder, stop_request.STOP)
     rests = client.until("night", lambda now: now["state"] == "paused")
     assert rests["reason"] == "It was stopped on the command line."
     client.act("night", "resume")

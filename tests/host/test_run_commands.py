@@ -14,11 +14,10 @@ import torch
 from typer.testing import CliRunner, Result
 
 from comfyui_calibri.calibri.journal import Journal
-from comfyui_calibri.calibri.settings import RunSettings
+from comfyui_calibri.calibri.journal_file import JournalBusyError
 from comfyui_calibri.cli import app
 from comfyui_calibri.demo.prompts import generate_prompts
 from comfyui_calibri.demo.weights import TEXT_ENCODER, VAE, WEIGHTS
-from comfyui_calibri.nodes import runs
 from comfyui_calibri.nodes.calibrate import CalibriCalibrate
 from comfyui_calibri.nodes.headless_run import open_run
 
@@ -42,7 +41,7 @@ class Asks(Brightness):
     def score(self, images: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
         self.left -= 1
         if self.left == 0:
-            said = (("status", RUN, "--json"), ("report", RUN), ("stop", RUN))
+            said = (("status", RUN, "--json"), ("report", RUN), ("stop", RUN, "--json"))
             self.said = [command(self.comfyui, *arguments) for arguments in said]
         return super().score(images, prompts)
 
@@ -67,7 +66,8 @@ def test_a_run_is_listed_stopped_and_reported(
     state = json.loads(status.stdout)
     assert (state["id"], state["state"], state["generation"]) == (RUN, "running", 1)
     assert "Run trial, running: 1 generations" in report.stdout
-    assert (stop.exit_code, stop.stdout) == (0, f"The run {RUN} was asked to stop.\n")
+    assert stop.exit_code == 0
+    assert json.loads(stop.stdout) == {"id": RUN, "asked": "stop", "stopped": False}
     assert json.loads(command(comfyui, "status", RUN, "--json").stdout)["state"] == "rests"
     again = command(comfyui, "stop", RUN)
     assert (again.exit_code, "Nobody works on the run" in again.stderr) == (2, True)
@@ -84,8 +84,12 @@ def test_a_run_is_listed_stopped_and_reported(
         "report.json",
     ]
     assert f"{RUN}  finished" in command(comfyui, "status").stdout
-    settings = (output / "calibri" / "runs" / RUN / "settings.toml").read_text()
+    folder = output / "calibri" / "runs" / RUN
+    settings = (folder / "settings.toml").read_text()
     assert "The workflow's model" in settings  # it came from no loader
+    with Journal.open(folder / "journal.sqlite"), pytest.raises(JournalBusyError):
+        CalibriCalibrate.execute(**{**inputs, "reward": reward, "generations": 9})
+    assert (folder / "settings.toml").read_text() == settings  # who is refused changes nothing
     refused = command(comfyui, "resume", RUN)
     assert (refused.exit_code, "There is no model: give --checkpoint" in refused.stderr) == (
         2,
@@ -95,13 +99,12 @@ def test_a_run_is_listed_stopped_and_reported(
 
 def test_the_run_that_is_named_goes_on_and_not_its_copy() -> None:
     record = {"seed": 1}
-    first = runs.new_run("night", record)
+    first = open_run("night", record)
     copy = Path(shutil.copytree(first, first.with_name("night-backup")))
-    settings = RunSettings(name="night")
-    assert open_run(settings, record, None) == first
-    assert open_run(settings, record, None, "night-backup") == copy
+    assert open_run("night", record) == first
+    assert open_run("night", record, "night-backup") == copy
     first.rename(first.with_name("old"))
-    assert open_run(settings, record, None, "old").name == "old"
+    assert open_run("night", record, "old").name == "old"
     assert not first.exists()
 
 
@@ -145,9 +148,13 @@ def test_the_command_line_plans_calibrates_and_answers_in_json(
     # Nothing is drawn again; another process is told apart from bad input.
     again = command(comfyui, "resume", "planned", "--cpu", "--json")
     assert json.loads(again.stdout)["counts"] == report["counts"]
-    with Journal.open(output / "calibri" / "runs" / "planned" / "journal.sqlite"):
-        busy = command(comfyui, "resume", "planned", "--cpu")
-    assert (busy.exit_code, "another run may be using it" in busy.stderr) == (3, True)
+    kept = output / "calibri" / "runs" / "planned" / "settings.toml"
+    settings = kept.read_bytes()
+    with Journal.open(kept.with_name("journal.sqlite")):
+        for line in (("resume", "planned", "--cpu"), arguments):
+            busy = command(comfyui, *line, "--generations", 9)
+            assert (busy.exit_code, "another run may be using it" in busy.stderr) == (3, True)
+    assert kept.read_bytes() == settings  # who is refused changes nothing
     wrong = command(comfyui, *arguments, "--profile", "best")
     assert (wrong.exit_code, "give one of default, paper." in wrong.stderr) == (2, True)
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from comfyui_calibri.calibri.cluster import ClusterEvaluator
-from comfyui_calibri.calibri.worker_pool import Needs
+from comfyui_calibri.calibri.cluster_room import Needs
+from comfyui_calibri.calibri.likeness import Likeness
 
 from .exact_run import ExactEvaluator
 
@@ -28,7 +29,7 @@ class Troubled(ExactEvaluator):
         self.folder, self.drawn = folder, 0
 
     def run(self, batch: Any, vectors: Any, bucket: Any) -> Any:
-        if self._told("die"):
+        if self._told("die") or (self.folder / "die always").exists():
             os._exit(1)
         if self._told("hang"):
             time.sleep(PATIENCE)
@@ -47,14 +48,27 @@ class Troubled(ExactEvaluator):
 
 
 @dataclass(frozen=True)
+class Told:
+    """What a worker says of itself."""
+
+    surroundings: dict[str, str]
+    record: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Factory:
     folder: Path
     memory: int = 10**9
 
-    def __call__(self) -> tuple[Troubled, str]:
+    def __call__(self) -> tuple[Troubled, Told]:
         if (self.folder / "broken").exists():
             raise ValueError("The model's file is not there.")
-        return Troubled(self.folder, self.memory), "exact"
+        try:
+            (self.folder / "other").rename(self.folder / "other is there")
+            torch = "2.10.0"
+        except FileNotFoundError:
+            torch = "2.11.0"
+        return Troubled(self.folder, self.memory), Told(surroundings={"torch": torch})
 
 
 class Trial:
@@ -64,14 +78,20 @@ class Trial:
         self.folder, self.journal = folder, folder / "journal.sqlite"
         self.said: list[str] = []
         self.heard: Callable[[str], None] = lambda _: None
+        self.so_far: dict[str, str] = {}
+        """What the run was drawn with before."""
 
     def say(self, text: str) -> None:
         self.said.append(text)
         self.heard(text)
 
     def workers(self, wanted: int | None = 2, **options: Any) -> ClusterEvaluator:
-        needs = Needs(batch_seconds=options.pop("batch_seconds", PATIENCE))
-        return ClusterEvaluator(Factory(self.folder, **options), needs, wanted, self.say)
+        needs = Needs(
+            cpus=options.pop("cpus", 1.0), batch_seconds=options.pop("batch_seconds", PATIENCE)
+        )
+        likeness = Likeness(lambda _: self.so_far, mixed=options.pop("mixed", False), say=self.say)
+        factory = Factory(self.folder, **options)
+        return ClusterEvaluator(factory, needs, wanted, self.say, likeness)
 
     def ready(self) -> int:
         return sum("is ready" in text for text in self.said)

@@ -60,6 +60,8 @@ def test_another_model_is_another_altogether() -> None:
     ("arguments", "words"),
     [
         (["--engine", "fast"], "There is no engine 'fast': choose local or ray."),
+        (["--workers", "2"], "--workers is for --engine ray: add that, or leave it out."),
+        (["--mixed-workers"], "--mixed-workers is for --engine ray"),
         (["--profile", "best"], "profile is 'best': give one of default, paper."),
         (["--config", "absent.toml"], "The settings absent.toml cannot be read"),
         (["--config", "file.toml", "--prompts", "absent.txt"], "absent.txt cannot be read"),

@@ -157,6 +157,26 @@ def test_what_changed_is_known_as_data(tmp_path):
         ]
 
 
+def test_only_a_run_that_is_accepted_begins(tmp_path):
+    told = []
+
+    class Watched(ExactEvaluator):
+        def run(self, *asked):
+            told.append("drawn")
+            return super().run(*asked)
+
+    run(tmp_path / "run.sqlite", Watched(), begun=lambda: told.append("begun"))
+    assert told[0] == "begun"
+    assert told.count("begun") == 1
+    with pytest.raises(JournalError):
+        run(
+            tmp_path / "run.sqlite",
+            config=replace(CONFIG, seed=12),
+            begun=lambda: told.append("begun"),
+        )
+    assert told.count("begun") == 1
+
+
 def test_one_image_too_large_comes_through(tmp_path):
     with pytest.raises(BatchTooLargeError):
         run(tmp_path / "run.sqlite", ExactEvaluator(memory=0))

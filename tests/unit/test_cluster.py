@@ -4,6 +4,7 @@ happens to workers, machines and the driver meanwhile."""
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -168,6 +169,96 @@ def test_what_no_worker_can_load_is_said(
     (trial.folder / "broken").touch()
     with pytest.raises(WorkerError, match="No worker can be started: The model's file is not"):
         trial.workers(wanted=1)
+
+
+def test_workers_without_a_place_are_told_of_and_the_others_draw(
+    machines: Any, alone: tuple[Any, list[Any]], trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_pool, "LOOK_AGAIN", 0.2)
+    monkeypatch.setattr(worker_pool, "NO_PLACE", 0.2)
+    with closing(trial.workers(wanted=4)) as evaluator:
+        outcome = run(trial.journal, evaluator)
+    told = [text for text in trial.said if "2 of 4 workers wait for a place" in text]
+    assert len(told) == 1
+    assert "each takes 0 GPUs and 1 CPU, and the cluster has 0 GPUs and 2 CPUs on 2 m" in told[0]
+    assert "ask for fewer with --workers" in told[0]
+    assert same(outcome, alone[0])
+
+
+def test_where_no_worker_can_ever_be_placed_that_is_said_and_it_waits(
+    machines: Any, trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_pool, "LOOK_AGAIN", 0.2)
+    monkeypatch.setattr(worker_pool, "NO_PLACE", 0.2)
+    monkeypatch.setattr(worker_pool, "SAY_AGAIN", 1.0)
+
+    def heard(_: str) -> None:
+        if len(trial.said) == 2:  # it was said again, since nobody came
+            raise KeyboardInterrupt
+
+    trial.heard = heard
+    with pytest.raises(KeyboardInterrupt):
+        trial.workers(wanted=None, cpus=8.0)
+    assert set(trial.said) == {
+        "The worker waits for a place: it takes 0 GPUs and 8 CPUs, and the cluster has 0 GPUs and "
+        "2 CPUs on 2 machines, 0 GPUs and 2 CPUs free; no machine has as much: ask for less with "
+        "--gpus-per-worker or --cpus-per-worker, or add a machine that has."
+    }
+    # Interrupted while it waited, it leaves nothing behind: both places are free.
+    _until_free(2.0)
+
+
+def test_a_worker_with_another_version_is_let_go(
+    machines: Any, alone: tuple[Any, list[Any]], trial: Trial
+) -> None:
+    trial.so_far = {"torch": "2.11.0"}
+    (trial.folder / "other").touch()
+    (trial.folder / "wait").touch()
+
+    def heard(_: str) -> None:
+        if trial.ready() and any("is replaced" in text for text in trial.said):
+            (trial.folder / "wait").unlink(missing_ok=True)
+
+    trial.heard = heard
+    with closing(trial.workers()) as evaluator:
+        outcome = run(trial.journal, evaluator)
+    # Whichever of the two it was: the run was drawn with the other before.
+    told = " ".join(trial.said)
+    assert re.search(r"its PyTorch is 2\.10\.0, the (run's so far|first worker's) 2\.11\.0\.", told)
+    assert "Install the same on all machines, or give --mixed-workers." in told
+    assert same(outcome, alone[0])
+
+
+def test_workers_that_may_be_mixed_are_taken_with_a_word(machines: Any, trial: Trial) -> None:
+    trial.so_far = {"torch": "2.9.0"}
+    with closing(trial.workers(wanted=1, mixed=True)) as evaluator:
+        assert len(evaluator.places) == 1
+    assert trial.said[0] == (
+        "A worker's images may differ in the last bits: its PyTorch is 2.11.0, the run's so far "
+        "2.9.0."
+    )
+
+
+def test_images_that_end_machines_by_their_memory_are_halved(
+    machines: Any, trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_pool, "_why", lambda _: "its machine's memory ran out")
+    vectors, bucket = exact_run.SPACE.identity[None], exact_run.CONFIG.validation_samples()
+    with closing(trial.workers(wanted=1)) as evaluator:
+        for size, error in ((2, BatchTooLargeError), (1, WorkerError)):
+            batch = tuple((0, position) for position in range(size))
+            (trial.folder / "die always").touch()
+            with pytest.raises(error, match="3 workers were lost on the same images"):
+                evaluator.answer([batch], vectors, bucket, "")
+            (trial.folder / "die always").unlink()
+            evaluator.answer([batch], vectors, bucket, "")
+
+
+def _until_free(processors: float) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while ray.available_resources().get("CPU", 0.0) < processors:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 def _sorted(found: list[Any]) -> list[Any]:

@@ -102,6 +102,8 @@ def test_what_was_found_on_another_kind_of_model_is_refused(tmp_path):
     ("now", "cause"),
     [
         ({"ComfyUI": "0.3.64"}, "this machine computes otherwise. Go on where it began, or begin"),
+        # The search is not computed on what draws.
+        ({"ComfyUI": "0.3.64", "device": "cuda"}, "this machine computes otherwise"),
         ({"ComfyUI": "0.33.0"}, r"since the run began ComfyUI \(0.3.64, now 0.33.0\) changed"),
         ({}, r"ComfyUI \(0.3.64, now absent\)"),
     ],
