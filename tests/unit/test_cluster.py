@@ -92,7 +92,7 @@ def test_workers_that_die_or_hang_are_replaced_and_their_work_is_done_again(
     assert _sorted(rows(trial.journal)) == _sorted(alone[1])
 
 
-def test_a_machine_that_joins_late_gets_a_worker(
+def test_a_machine_that_joins_late_gets_a_worker_and_takes_it_along_when_it_leaves(
     machines: Any, alone: tuple[Any, list[Any]], trial: Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_pool, "LOOK_AGAIN", 0.2)
@@ -102,17 +102,20 @@ def test_a_machine_that_joins_late_gets_a_worker(
     def heard(_: str) -> None:
         if trial.ready() == 2:
             joined.append(machines.more())
-        if trial.ready() == 3:
+        if trial.ready() == 3 and joined:
+            machines.remove_node(joined.pop())
             (trial.folder / "wait").unlink()
 
     trial.heard = heard
     try:
         with closing(trial.workers(wanted=None)) as evaluator:
             outcome = run(trial.journal, evaluator)
-            assert evaluator.wanted == 3
+            assert len(evaluator.places) == 2
     finally:
         for machine in joined:
             machines.remove_node(machine)
+    assert trial.ready() == 3
+    assert "its process has ended" in " ".join(trial.said)
     assert same(outcome, alone[0])
     assert _sorted(rows(trial.journal)) == _sorted(alone[1])
 

@@ -26,7 +26,7 @@ def test_nobody_at_the_address_is_said_at_once() -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(ValueError, match=f"Ray does not answer at {address} .*--address"):
             ray_connection.connect(address)
-    with pytest.raises(ValueError, match="Ray does not answer at 127.0.0.1:99999 "):
+    with pytest.raises(ValueError, match=r"Ray does not answer at 127\.0\.0\.1:99999 "):
         ray_connection.connect("127.0.0.1:99999")
 
 
@@ -46,10 +46,15 @@ def test_sigterm_is_ours_again_and_is_heeded(monkeypatch: pytest.MonkeyPatch) ->
     heard = []
     before = signal.signal(signal.SIGTERM, lambda *_: heard.append("terminated"))
     try:
-        with pytest.raises(SystemExit), ray_connection._own_signals():
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as Ray does
-            raise SystemExit(signal.SIGTERM)
+        with pytest.raises(SystemExit):
+            _connecting_is_terminated()
         signal.raise_signal(signal.SIGTERM)
     finally:
         signal.signal(signal.SIGTERM, before)
     assert heard == ["terminated", "terminated"]
+
+
+def _connecting_is_terminated() -> None:
+    with ray_connection._own_signals():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as Ray does
+        raise SystemExit(signal.SIGTERM)
