@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .cluster_room import Needs, Resources, is_certain, no_room, room
-from .cluster_worker import Answer, EvaluatorFactory, Task, Worker, WorkerError
+from .cluster_worker import KINDS, Answer, EvaluatorFactory, Task, Worker, WorkerError
 
 Check = Callable[[Any, Any], str]
 """What the first worker told of itself, None before there is one, and what another tells: why that
@@ -21,7 +21,8 @@ one is let go, "" if it is taken."""
 
 LOOK_AGAIN = 5.0  # seconds between two looks at what the cluster has
 MOST_FAILED_STARTS = 3  # in a row, before any worker has started
-RETRY_AFTER = 10.0  # seconds, times the failures in a row
+RETRY_AFTER = 10.0  # seconds, times the failures in a row, up to
+LONGEST_PAUSE = 300.0  # seconds, where a machine lets none start
 # Seconds after which it is said that workers have no place: where they can have none, and where
 # they may have one in which only their process has not begun yet.
 NO_PLACE, PERHAPS_NONE = 10.0, 60.0
@@ -187,6 +188,8 @@ class WorkerPool:
         self.busy_seconds += now - member.since
         member.state, member.reference, member.task = "idle", None, None
         assert task is not None
+        if answer.kind and answer.kind not in KINDS:  # what nobody expected may be its machine's
+            answer = replace(answer, message=f"{answer.message} (a worker on {member.place})")
         return [Landed(task, answer)]
 
     def _start(self, member: _Member, answer: Answer) -> None:
@@ -207,19 +210,22 @@ class WorkerPool:
         limit = limits.get(member.state)
         if limit is None or time.monotonic() - member.since < limit:
             return []
-        return self._lose(member, f"it gave no answer for {limit:.0f} s")
+        option = " (--worker-timeout)" if member.state == "busy" else ""
+        return self._lose(member, f"it gave no answer for {limit:.0f} s{option}")
 
     def _lose(self, member: _Member, why: str) -> list[Landed]:
         """Let a worker go that died, hangs or cannot start; another takes its place."""
         self._members.remove(member)
         self._ray.kill(member.actor)
         place = f" on {member.place}" if member.place else ""
-        self._say(f"A worker{place} is replaced: {why}.".replace("..", "."))
+        why = why.rstrip(".")
+        self._say(f"A worker{place} is replaced: {why}.")
         if member.state != "busy":
             self._failed += 1
-            self._not_before = time.monotonic() + RETRY_AFTER * (self._failed - 1)
+            pause = min(RETRY_AFTER * (self._failed - 1), LONGEST_PAUSE)
+            self._not_before = time.monotonic() + pause
             if not self.started and self._failed >= MOST_FAILED_STARTS:
-                raise WorkerError(f"No worker can be started: {why.rstrip('.')}.")
+                raise WorkerError(f"No worker can be started: {why}.")
             return []
         assert member.task is not None
         return [Landed(member.task, None, why)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -105,9 +105,11 @@ class RayEngine:
         # It draws nothing, and the GPU is its workers'.
         import_comfyui(comfyui, cpu=True)
         from ..nodes.cluster import check_settings, start_cluster
-        from ..nodes.headless_run import start_preset
+        from ..nodes.headless_run import start_preset, whole_paths
 
         check_settings(settings)
+        # A worker's own folder is another.
+        settings = replace(settings, model=whole_paths(settings.model))
         start, wanted = start_preset(settings), self._cluster
         say("Connecting to Ray")
         self._connected = True

@@ -35,9 +35,9 @@ class Folders:
 
     def start(self, cpu: bool | None) -> None:
         """Start ComfyUI in this process."""
-        from .headless import start_comfyui
+        from .headless import find_comfyui, start_comfyui
 
-        start_comfyui(self.comfyui, cpu, self.base, self.user, self.output)
+        start_comfyui(find_comfyui(self.comfyui), cpu, self.base, self.user, self.output)
 
 
 @dataclass(frozen=True)

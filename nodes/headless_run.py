@@ -153,8 +153,7 @@ def run(
     from .run_settings import START, keep_settings
 
     config, evaluator = prepared.config, prepared.evaluator
-    # Paths that hold from every folder.
-    kept = replace(settings, model=_absolute(settings.model), start_from=START if start else "")
+    kept = replace(settings, model=whole_paths(settings.model), start_from=START if start else "")
 
     def on_generation(summary: GenerationSummary) -> None:
         say(generation_words(config.reward, summary))
@@ -203,7 +202,9 @@ def _file(part: str, name: str) -> Path | None:
     return Path(found)
 
 
-def _absolute(names: ModelNames) -> ModelNames:
+def whole_paths(names: ModelNames) -> ModelNames:
+    """The same files, by paths that hold from every folder."""
+
     def whole(name: str) -> str:
         return str(Path(name).absolute()) if name and Path(name).is_file() else name
 

@@ -134,7 +134,7 @@ class _Slice:
                     "'new run from its result'."
                 ) from error
             run.record.replays = True
-            run.keep_settings()
+        run.keep_settings()  # not before: another process may be at work on the run
         album = Album(run.folder, lambda: _pictured(run.session))
         run.session.evaluator = PacedEvaluator(prepared.evaluator, self._pace, album)
         if not run.record.concluding:
