@@ -20,7 +20,18 @@ if TYPE_CHECKING:
 
 Text = Optional[str]  # noqa: UP045 - typer reads these at run time, on Python 3.10 too
 File = Optional[Path]  # noqa: UP045
-_MODEL, _RUN = "Model", "Run"
+_MODEL, _PLAN = "Model", "Plan"
+Plan = Annotated[
+    bool,
+    typer.Option("--plan", help="Say what it will cost, and do nothing.", rich_help_panel=_PLAN),
+]
+Seconds = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option(min=0.0, help="For --plan (default: measured).", rich_help_panel=_PLAN),
+]
+Price = Annotated[
+    float, typer.Option(min=0.0, help="For --plan: of a worker's hour.", rich_help_panel=_PLAN)
+]
 
 
 @with_setting_options
@@ -73,17 +84,9 @@ def calibrate(
     base_directory: Base = None,
     user_directory: User = None,
     output_directory: Output = None,
-    plan: Annotated[
-        bool, typer.Option("--plan", help="Say what it will cost, and do nothing.")
-    ] = False,
-    seconds_per_image: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option(min=0.0, help="For --plan (default: measured).", rich_help_panel=_RUN),
-    ] = None,
-    price: Annotated[
-        float,
-        typer.Option(min=0.0, help="For --plan: of a worker's hour.", rich_help_panel=_RUN),
-    ] = 0.0,
+    plan: Plan = False,
+    seconds_per_image: Seconds = None,
+    price: Price = 0.0,
     as_json: Json = False,
     **given: Any,
 ) -> None:
@@ -111,8 +114,7 @@ def calibrate(
         settings = merged(settings, run_name, model, prompts, held_out, reward, start_from, given)
         folder = find_comfyui(comfyui)
         open_folders(folder, base_directory, user_directory, output_directory)
-    wanted = Planned(seconds_per_image, price) if plan else None
-    _work(settings, engine, folder, as_json, wanted)
+    _work(settings, engine, folder, as_json, Planned(seconds_per_image, price) if plan else None)
 
 
 @with_engine_options
@@ -126,6 +128,9 @@ def resume(
     base_directory: Base = None,
     user_directory: User = None,
     output_directory: Output = None,
+    plan: Plan = False,
+    seconds_per_image: Seconds = None,
+    price: Price = 0.0,
     as_json: Json = False,
     **given: Any,
 ) -> None:
@@ -146,12 +151,13 @@ def resume(
         from ..nodes.run_settings import settings_of_run
 
         journal = runs.find_run(run) / runs.JOURNAL
-        if is_locked(journal):
+        if not plan and is_locked(journal):
             lock_for_writing(journal).close()  # says so before a model is loaded
         settings = settings_of_run(run)
         if generations is not None:
             settings = replace(settings, values={**settings.values, "generations": generations})
-    _work(settings, engine, folder, as_json, run_id=run)
+    wanted = Planned(seconds_per_image, price) if plan else None
+    _work(settings, engine, folder, as_json, wanted, run)
 
 
 @dataclass(frozen=True)

@@ -145,6 +145,11 @@ def test_the_command_line_plans_calibrates_and_answers_in_json(
     assert report["counts"]["images"] <= forecast["images"]
     assert (output / "calibri" / "planned" / "settings.toml").is_file()
 
+    more = command(comfyui, "resume", "planned", "--generations", 2, "--cpu", "--plan", "--json")
+    assert more.exit_code == 0, more.stderr
+    forecast = json.loads(more.stdout)
+    assert forecast["drawn"] == report["counts"]["images"] < forecast["images"]
+
     # Nothing is drawn again; another process is told apart from bad input.
     again = command(comfyui, "resume", "planned", "--cpu", "--json")
     assert json.loads(again.stdout)["counts"] == report["counts"]
