@@ -32,13 +32,17 @@ class Needs:
         return int(min(limits, default=1.0) + 1e-9)
 
 
+def capacity(needs: Needs, machines: Sequence[Resources]) -> int:
+    """Workers that these machines can hold at most, whatever runs on them now."""
+    return max(sum(needs.places(machine) for machine in machines) - needs.taken, 0)
+
+
 def room(needs: Needs, machines: Sequence[Resources]) -> int:
     """Workers where nobody says how many: one for each GPU, or for each machine where none is
     asked for."""
-    places = [needs.places(machine) for machine in machines]
-    if not needs.gpus:
-        return sum(min(1, count) for count in places)
-    return max(sum(places) - needs.taken, 0)
+    if needs.gpus:
+        return capacity(needs, machines)
+    return sum(min(1, needs.places(machine)) for machine in machines)
 
 
 def no_room(
@@ -60,17 +64,12 @@ def no_room(
             "no machine has as much: ask for less with --gpus-per-worker or --cpus-per-worker, or "
             "add a machine that has"
         )
-    elif is_certain(needs, wanted, machines):
+    elif wanted > capacity(needs, machines):
         mend = "ask for fewer with --workers or --reward-workers, or add machines"
     else:
         mend = "something else has taken it: end that, or add machines"
     asked = _amounts({"GPU": needs.gpus, "CPU": needs.cpus})
     return f"{who} for a place: {takes} {asked}, and the cluster has {has}{taken}; {mend}."
-
-
-def is_certain(needs: Needs, wanted: int, machines: Sequence[Resources]) -> bool:
-    """Whether so many workers have no place on these machines, whatever else runs there."""
-    return wanted > sum(needs.places(machine) for machine in machines) - needs.taken
 
 
 def _amounts(resources: Resources) -> str:

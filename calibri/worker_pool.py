@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .cluster_room import Needs, Resources, is_certain, no_room, room
+from .cluster_room import Needs, Resources, capacity, no_room, room
 from .cluster_worker import KINDS, Answer, EvaluatorFactory, Task, Worker, WorkerError
 
 Check = Callable[[Any, Any], str]
@@ -158,16 +158,18 @@ class WorkerPool:
     def _tell_of_room(self, machines: list[Resources], now: float) -> None:
         """Say, once for what it is, that workers have waited for a place for a while."""
         since = [member.since for member in self._members if member.state == "waiting"]
-        certain = is_certain(self._needs, self.wanted, machines)
-        if not since or now - min(since) < (NO_PLACE if certain else PERHAPS_NONE):
+        too_many = self.wanted - capacity(self._needs, machines)
+        if not since or now - min(since) < (NO_PLACE if too_many > 0 else PERHAPS_NONE):
             return
+        # Some of them may have a place in which their process has not begun yet.
+        waiting = min(len(since), too_many) if too_many > 0 else len(since)
         # What others leave free comes and goes, and is not said again each time.
-        about = str((len(since), self.wanted, certain, len(machines)))
+        about = str((waiting, self.wanted, too_many, len(machines)))
         before, when = self._said
         if about != before or (not self.places and now - when >= SAY_AGAIN):
             self._said = about, now
             free = self._ray.available_resources()
-            self._say(no_room(self._needs, self.wanted, len(since), machines, free))
+            self._say(no_room(self._needs, self.wanted, waiting, machines, free))
 
     def _ended(self, member: _Member) -> list[Landed]:
         """See to a worker whose question is answered, or that is gone."""

@@ -179,6 +179,13 @@ def test_workers_without_a_place_are_told_of_and_the_others_draw(
 ) -> None:
     monkeypatch.setattr(worker_pool, "LOOK_AGAIN", 0.2)
     monkeypatch.setattr(worker_pool, "NO_PLACE", 0.2)
+    (trial.folder / "wait").touch()
+
+    def heard(text: str) -> None:
+        if "2 of 4 workers wait for a place" in text:
+            (trial.folder / "wait").unlink()
+
+    trial.heard = heard
     with closing(trial.workers(wanted=4)) as evaluator:
         outcome = run(trial.journal, evaluator)
     told = [text for text in trial.said if "2 of 4 workers wait for a place" in text]

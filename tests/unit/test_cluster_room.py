@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from comfyui_calibri.calibri.cluster_room import Needs, is_certain, no_room, room
+from comfyui_calibri.calibri.cluster_room import Needs, capacity, no_room, room
 
 GPUS = {"GPU": 2.0, "CPU": 16.0}
 NONE = {"CPU": 4.0}
@@ -63,10 +63,10 @@ def test_what_is_asked_for_what_there_is_and_the_mend_are_one_sentence(
     needs: Needs, wanted: int, waiting: int, machines: list, free: dict, words: str, certain: bool
 ) -> None:
     assert no_room(needs, wanted, waiting, machines, free) == words
-    assert is_certain(needs, wanted, machines) is certain
+    assert (wanted > capacity(needs, machines)) is certain
 
 
 def test_places_that_rewards_take_are_named() -> None:
     needs = Needs(gpus=1.0, taken=1)
-    assert is_certain(needs, 2, [GPUS])
+    assert capacity(needs, [GPUS]) == 1
     assert "(1 of its places is for rewards)" in no_room(needs, 2, 1, [GPUS], {})
