@@ -6,8 +6,10 @@ import importlib.util
 import logging
 import os
 import re
+import secrets
 import signal
 import socket
+import textwrap
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from typing import Any
 
 OBJECT_STORE = 256 * 2**20  # bytes; batches travel as rewards, only a report's pictures are large
 ANSWERS_WITHIN = 10.0  # seconds; Ray itself would try for minutes
+MODE, TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
 HOW = "pip install 'comfyui-calibri[ray]'"
 
 
@@ -49,11 +52,12 @@ def connect(address: str | None, cpus: float | None = None) -> Any:
         options["object_store_memory"] = OBJECT_STORE
         # Whoever reaches a Ray can run code in it: this one is nobody else's.
         options["_node_ip_address"] = "127.0.0.1"
+        _own_token()
     with _own_signals():
         try:
             ray.init(address=named or "local", **options)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise ValueError(_refused(named, error)) from error
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            raise ValueError(_refused(named, error, listens=bool(named))) from error
     return ray
 
 
@@ -63,6 +67,13 @@ def disconnect() -> None:
 
     with _own_signals():
         ray.shutdown()
+
+
+def _own_token() -> None:
+    """A token for this process and its children alone. Ray would leave one in the user's home, and
+    clusters that are started later would ask for it."""
+    if not any(name in os.environ for name in (MODE, TOKEN, f"{TOKEN}_PATH")):
+        os.environ[TOKEN] = secrets.token_hex(32)
 
 
 def _check_answers(address: str) -> None:
@@ -76,8 +87,8 @@ def _check_answers(address: str) -> None:
         raise ValueError(_refused(address, error)) from error
 
 
-def _refused(named: str | None, error: Exception) -> str:
-    words = " ".join(str(error).split())
+def _refused(named: str | None, error: Exception, listens: bool = False) -> str:
+    words = textwrap.shorten(str(error), 400)
     if "ersion mismatch" in words:
         found = re.findall(r"(Ray|Python): *([\w.+-]+)", words)
         told = ", ".join(f"{name} {version}" for name, version in found) or words
@@ -85,9 +96,12 @@ def _refused(named: str | None, error: Exception) -> str:
             f"The Ray cluster at {named} is of another version (the cluster's, then this "
             f"machine's: {told}): install the same Ray and Python on all machines."
         )
+    token = ""
+    if listens and MODE not in os.environ:
+        token = f" Newer versions of Ray ask for a token: set {MODE}=token here, as it was there."
     return (
         f"Ray does not answer at {named or 'this machine'} ({words}): start it with `ray start "
-        "--head`, or give its address with --address."
+        f"--head`, or give its address with --address.{token}"
     )
 
 

@@ -30,6 +30,15 @@ def test_nobody_at_the_address_is_said_at_once() -> None:
         ray_connection.connect("127.0.0.1:99999")
 
 
+def test_a_cluster_that_asks_for_a_token_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    error = ConnectionError("Failed to connect to Ray cluster at 10.0.0.2:6379")
+    told = ray_connection._refused("head:6379", error, listens=True)
+    assert told.endswith("set RAY_AUTH_MODE=token here, as it was there.")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert "token" not in ray_connection._refused("head:6379", error, listens=True)
+
+
 def test_a_cluster_of_another_version_is_told_with_both() -> None:
     error = RuntimeError(
         "Version mismatch: The cluster was started with:\n    Ray: 2.49.0\n    Python: 3.12.3\n"
