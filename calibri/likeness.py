@@ -1,7 +1,8 @@
 """Whether two workers draw alike: their versions and devices, and words for what differs.
 
-Equal batches give equal rewards, to the bit, where all of `MUST` is the same; `MAY` differs in the
-last bits at most, and on machines that are mixed on purpose.
+Equal batches give equal rewards, to the bit, where all of these are the same. Workers of which one
+of `MUST` differs are let go; what is in `MAY` differs on many a pool, shows in the last bits if at
+all, and is said.
 """
 
 from __future__ import annotations
