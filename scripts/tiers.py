@@ -26,9 +26,9 @@ from python_environment import project_environment
 from setup_error import SetupError
 
 RESULTS = RUN / "test-results"
-# Most host tests compute in one thread: two files at a time on two cores. A file's tests stay
-# together, because they share what is dear to make; in their order, because sorted by their number
-# the few long ones would come last.
+# Most tests compute in one thread: two files at a time on two cores. A file's tests stay together,
+# because they share what is dear to make; files in the order of tests/conftest.py, because sorted
+# by their number of tests the few long ones would come last.
 SIDE_BY_SIDE = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
 
 
@@ -101,7 +101,8 @@ def _lint(machine: Machine) -> tuple[str, str]:
 
 
 def _unit(machine: Machine) -> tuple[str, str]:
-    return _pytest("unit", machine.python, ["tests/unit", *machine.pytest_options])
+    arguments = ["tests/unit", *SIDE_BY_SIDE, *machine.pytest_options]
+    return _pytest("unit", machine.python, arguments)
 
 
 def _host(machine: Machine) -> tuple[str, str]:

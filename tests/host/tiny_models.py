@@ -40,6 +40,8 @@ def randomised(model: nn.Module) -> nn.Module:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+            if tensor.is_meta:
+                continue  # of a published size, which is only counted
             if not tensor.numel() or not tensor.is_floating_point():
                 continue  # a mark in the checkpoint: Qwen-Image-Edit-2511's __index_timestep_zero__
             width = tensor.shape[-1] if tensor.ndim else 1
