@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ..training.draws import generator, noise
 from ..training.loop import Group, History, Loop
 from ..training.state import StateFile, TrainingError
-from ..training.weights import instead
+from ..training.weights import instead, learnt
 from .hidden import HiddenReader, chosen_block, read_blocks
 from .levels import Level
 from .loss import AlignmentLoss, Projector
@@ -173,18 +173,18 @@ class Trainer:
         model = Group(
             "model",
             self.subject.parameters,
-            recipe.rate(recipe.learning_rate),
+            recipe.rate(recipe.learning_rate).at,
             recipe.weight_decay,
             averaged=True,
         )
         if alignment is None:
             return [model]
-        router = {n: p for n, p in alignment.router.named_parameters() if p.requires_grad}
+        router = learnt(alignment.router)
         projector = dict(alignment.projector.named_parameters())
         return [
             model,
-            Group("projector", projector, recipe.rate(recipe.projector_rate)),
-            Group("router", router, recipe.rate(recipe.router_rate)),
+            Group("projector", projector, recipe.rate(recipe.projector_rate).at),
+            Group("router", router, recipe.rate(recipe.router_rate).at),
         ]
 
     def _alignment(

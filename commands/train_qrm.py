@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -13,7 +14,6 @@ from .run_options import Base, ComfyUI
 
 if TYPE_CHECKING:
     from ..qrm.recipe import Recipe
-    from ..qrm.training_state import TrainingState
 
 File = Optional[Path]  # noqa: UP045 - typer reads these at run time, on Python 3.10 too
 Text = Optional[str]  # noqa: UP045
@@ -163,7 +163,7 @@ def _train_demo(recipe: Recipe, mode: str, folder: Path) -> None:
         split,
         folder=folder,
         about={"mode": mode},
-        watch=lambda state, losses: _tell(recipe, state, losses),
+        watch=partial(_tell, recipe),
     )
     title = f"{Path(DIT).name}: {models.reward.name}"
     record = {"recipe": recipe.record(), "stopping_reward": found.best_reward}
@@ -183,11 +183,10 @@ def _train_demo(recipe: Recipe, mode: str, folder: Path) -> None:
     )
 
 
-def _tell(recipe: Recipe, state: TrainingState, losses: Mapping[str, float]) -> None:
-    if state.step % recipe.validate_every == 0 or state.step == recipe.steps:
+def _tell(recipe: Recipe, step: int, losses: Mapping[str, float], stopping: float) -> None:
+    if step % recipe.validate_every == 0 or step == recipe.steps:
         said = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
-        stopping = state.history.stopping[-1][1]
-        _say(f"Step {state.step} of {recipe.steps}: {stopping:.4g} held out; {said}")
+        _say(f"Step {step} of {recipe.steps}: {stopping:.4g} held out; {said}")
 
 
 def _say(text: str) -> None:

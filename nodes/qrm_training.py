@@ -32,10 +32,11 @@ from ..qrm.losses import Latents
 from ..qrm.measuring import draw
 from ..qrm.memory import Job, sentence
 from ..qrm.module import QRM
-from ..qrm.recipe import Recipe, TrainingError
+from ..qrm.recipe import Recipe
 from ..qrm.training import Trained, split_of, train
 from ..rewards.batch import accepts_latents
 from ..rewards.weights_mark import weights_of
+from ..training.state import TrainingError
 from . import folders, identity
 from .folders import safe_name
 from .patching import diffusion_model
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
     from comfy.sd import CLIP, VAE
 
-    from ..qrm.training_state import TrainingState
     from ..rewards.protocol import Reward
 
 REPORT, PICTURE, MODULE = "report.json", "report.png", "qrm.safetensors"
@@ -124,14 +124,14 @@ def train_qrm(
         say(sentence(_job(trainee, model, vae, reward, module, recipe, drawing)))
         if reward.differentiable:
 
-            def watch(state: TrainingState, losses: Mapping[str, float]) -> None:
-                shown = state.step % recipe.validate_every == 0
+            def watch(step: int, losses: Mapping[str, float], stopping: float) -> None:
+                shown = step % recipe.validate_every == 0
                 preview = None
                 if shown:
                     preview = _preview(trainee, module, reward, split.stopping, recipe)
-                bar.update_absolute(state.step, recipe.steps, preview)
+                bar.update_absolute(step, recipe.steps, preview)
                 if shown:
-                    say(_words(state.step, recipe.steps, state.history.stopping[-1][1], losses))
+                    say(_words(step, recipe.steps, stopping, losses))
 
             latents = None
             if images is not None and recipe.losses.flow > 0:
@@ -261,7 +261,7 @@ def _conclude(
     path = folder / MODULE
     path.unlink(missing_ok=True)  # this run's own, of a shorter training
     save_qrm(path, file)
-    history = {"losses": found.history.losses, "stopping": found.history.stopping}
+    history = {"losses": found.history.values, "stopping": found.history.stopping}
     save_report(folder / REPORT, {**record, "history": history})
     picture = draw_training(found, reward.name)
     save_picture(folder / PICTURE, picture)

@@ -21,12 +21,13 @@ from torch import Tensor, nn
 from ..calibri.atomic_file import write_atomically
 from ..calibri.evaluation import Floats, Sample, noise_seed, samples, training_bucket
 from ..calibri.search import create_search
+from ..training.state import TrainingError
+from ..training.weights import copied, learnt, put
 from .losses import Difficulty
 from .measuring import draw, plain_rewards, stopping_reward
-from .recipe import Recipe, TrainingError
+from .recipe import Recipe
 from .trainee import Score, Trainee
-from .training import Split, Trained
-from .training_state import History, copied, put, trained_weights
+from .training import History, Split, Trained
 
 CODE = 32
 SPREAD = 0.4
@@ -41,7 +42,7 @@ class Code:
     def __init__(self, module: nn.Module, seed: int, size: int = CODE) -> None:
         zero = {
             name: value
-            for name, value in trained_weights(module).items()
+            for name, value in learnt(module).items()
             if value.ndim >= 2 and not bool(value.detach().any())
         }
         if not zero:
@@ -82,14 +83,15 @@ def search_train(
     each generation's mean reward. Rewards are kept in `folder` as they come and the search is
     recomputed from them, so a killed run goes on as if it had not been. Raises TrainingError.
     """
-    code, start = Code(module, recipe.seed), copied(trained_weights(module))
+    code, weights = Code(module, recipe.seed), learnt(module)
+    start = copied(weights)
     zeros = np.zeros(code.size)
     search = create_search("default", zeros, zeros - BOUND, zeros + BOUND, recipe.seed)
     results = _Results(folder, {**(about or {}), "recipe": recipe.record()})
     history = History()
 
     def stopping(generation: int, mean: Floats) -> float:
-        put(module, code.weights(mean))
+        put(code.weights(mean), weights)
         key = f"stopping/{generation}"
         found = results.known(
             key, lambda: [stopping_reward(trainee, module, score, split.stopping, recipe)]
@@ -110,12 +112,12 @@ def search_train(
                 def measured(
                     candidate: Floats = candidate, bucket: Sequence[Sample] = bucket
                 ) -> list[float]:
-                    put(module, code.weights(candidate))
+                    put(code.weights(candidate), weights)
                     return [float(draw(trainee, module, score, bucket, recipe.batch)[1].mean())]
 
                 rewards += results.known(f"{generation}/{index}", measured)
             search.tell(np.array(rewards))
-            history.add(generation, {"reward": float(np.mean(rewards))})
+            history.add({"reward": float(np.mean(rewards))})
             if generation % recipe.validate_every == 0 or generation == recipe.steps:
                 mean = stopping(generation, search.mean)
                 if mean > best_reward:
@@ -126,9 +128,9 @@ def search_train(
             if recipe.patience and since >= recipe.patience:
                 break
     except BaseException:
-        put(module, start)  # as it was, to begin from again
+        put(start, weights)  # as it was, to begin from again
         raise
-    put(module, {**start, **code.weights(best)})
+    put({**start, **code.weights(best)}, weights)
     plain = results.known(
         "plain", lambda: list(plain_rewards(trainee, score, split.train, recipe).values())
     )

@@ -32,13 +32,13 @@ def draw_training(trained: Trained, reward: str) -> NDArray[np.uint8]:
         canvas: Any = FigureCanvasAgg(figure)
         losses, stopping = figure.subplots(1, 2)
         history = trained.history
-        for name, values in history.losses.items():
-            steps, known = _known(history.steps, values)
+        for name, values in history.values.items():
+            steps, known = _known(values)
             colour = _COLOURS.get(name, FAINT)
             losses.plot(steps, known, color=colour, alpha=0.18, linewidth=0.8)
             losses.plot(steps, _smooth(known), color=colour, label=name)
         losses.set(title="losses, unweighted", xlabel="step")
-        if history.losses:
+        if history.values:
             losses.legend()
         at, rewards = zip(*history.stopping, strict=True)
         stopping.plot(at, rewards, "o-", color=VALIDATION, markersize=4)
@@ -52,8 +52,8 @@ def draw_training(trained: Trained, reward: str) -> NDArray[np.uint8]:
         return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _known(steps: list[int], values: list[Any]) -> tuple[list[int], NDArray[np.float64]]:
-    pairs = [(step, value) for step, value in zip(steps, values, strict=True) if value is not None]
+def _known(values: list[float | None]) -> tuple[list[int], NDArray[np.float64]]:
+    pairs = [(step, value) for step, value in enumerate(values, start=1) if value is not None]
     return [step for step, _ in pairs], np.array([value for _, value in pairs], dtype=np.float64)
 
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ..calibri.evaluation import Sample, samples
-from .recipe import Recipe, TrainingError
+from ..training.state import TrainingError
+from .recipe import Recipe
 from .trainee import Score, Trainee, sample
 
 

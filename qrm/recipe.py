@@ -6,11 +6,10 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ..training.loop import Pace
+from ..training.state import TrainingError
+
 PRECISIONS = ("float32", "bfloat16")
-
-
-class TrainingError(ValueError):
-    """What training was given does not fit together, or training cannot go on."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +95,18 @@ class Recipe:
                 f"The precision {self.precision!r} does not exist: choose one of "
                 f"{', '.join(PRECISIONS)}."
             )
+
+    @property
+    def pace(self) -> Pace:
+        """As the loop takes it."""
+        return Pace(
+            steps=self.steps,
+            accumulate=self.accumulate,
+            clip=self.gradient_limit,
+            ema=self.ema,
+            betas=(0.9, 0.98),
+            save_every=self.save_every,
+        )
 
     def rate(self, step: int) -> float:
         """The learning rate of `step`, from 0 on: warm-up, then half a cosine to a tenth."""

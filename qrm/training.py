@@ -7,10 +7,8 @@ versions). `code_search.py` has rewards without a gradient.
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +16,18 @@ import torch
 from torch import Tensor, nn
 
 from ..calibri.evaluation import samples, training_bucket
+from ..training import loop
+from ..training.loop import Group, Loop
+from ..training.state import StateFile, TrainingError
+from ..training.weights import copied, instead, learnt, put
 from .losses import Difficulty, Latents, NoGradientError, Subject, batch_losses, weighted
 from .measuring import plain_rewards, stopping_reward
-from .recipe import Recipe, TrainingError
+from .recipe import Recipe
 from .trainee import Score, Trainee
-from .training_state import History, StateFile, TrainingState, copied, put, trained_weights
 
-Watch = Callable[[TrainingState, Mapping[str, float]], None]
-"""Hears of each finished step and its losses; what it raises ends the run, which can go on."""
+Watch = Callable[[int, Mapping[str, float], float], None]
+"""Hears of each finished step, counted from 1: its losses, and the stopping prompts' last mean.
+What it raises ends the run, which can go on."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,16 @@ class Split:
             )
 
 
+@dataclass
+class History(loop.History):
+    """The losses of each step, and what the stopping prompts said.
+
+    `stopping`: (step, mean reward of the averaged module); step 0 is the plain model.
+    """
+
+    stopping: list[tuple[int, float]] = field(default_factory=list)
+
+
 @dataclass(frozen=True)
 class Trained:
     """What a training came to; the module holds the weights of `best_step`, 0 being plain."""
@@ -55,6 +67,33 @@ class Trained:
     plain_reward: float
     history: History
     difficulty: Difficulty
+
+
+@dataclass
+class _Course:
+    """What is kept beside the loop's own: the plain model's mean rewards by prompt, `stopping` as
+    in `History`, and the averaged weights that the stopping prompts liked best."""
+
+    plain: dict[int, float] = field(default_factory=dict)
+    stopping: list[tuple[int, float]] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    best_step: int = 0
+    best_reward: float = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+
+    def add(self, step: int, reward: float, weights: Mapping[str, Tensor]) -> None:
+        if not self.stopping or reward > self.best_reward:
+            self.best, self.best_step, self.best_reward = copied(weights), step, reward
+        self.stopping.append((step, reward))
+
+    def has_ended(self, patience: int) -> bool:
+        since = sum(1 for step, _ in self.stopping if step > self.best_step)
+        return bool(patience) and since >= patience
 
 
 def train(
@@ -83,155 +122,69 @@ def train(
             "some, or set its weight to 0."
         )
     told = {**(about or {}), "recipe": recipe.record(), "train": len(split.train)}
-    file = StateFile(folder, told)
-    optimiser = torch.optim.AdamW(
-        [p for p in module.parameters() if p.requires_grad],
-        lr=recipe.learning_rate,
-        betas=(0.9, 0.98),
-        weight_decay=recipe.weight_decay,
-    )
-    state = file.read(trainee.device)
-    if state is None:
-        state = _begin(trainee, module, score, recipe, split, plain)
-    else:
-        put(module, state.weights)
-        if state.optimiser:
-            optimiser.load_state_dict(state.optimiser)
-    difficulty = Difficulty.of(state.plain)
+    weights, course = learnt(module), _Course()
+    group = Group("module", weights, recipe.rate, recipe.weight_decay, averaged=True)
+    run = Loop(recipe.pace, [group], StateFile(folder, told), trainee.device, also=course)
+    with torch.no_grad(), autocast(recipe, trainee):
+        if not course.stopping:
+            course.plain = _difficulties(trainee, score, recipe, split, plain)
+            course.add(0, stopping_reward(trainee, None, score, split.stopping, recipe), weights)
+    difficulty = Difficulty.of(course.plain)
     subject = Subject(trainee, score, recipe, latents, difficulty)
-    said: dict[str, float] | None = None
-    try:
-        while True:
-            if _is_due(recipe, state):
-                with autocast(recipe, trainee):
-                    _validate(trainee, module, score, recipe, split, state)
-            ended = state.ended or state.step >= recipe.steps
-            if ended or state.step % recipe.save_every == 0:
-                _keep(file, state, optimiser)
-            if watch is not None and said is not None:
-                watch(state, said)
-            if ended:
-                break
-            began = time.monotonic()
-            said = _step(subject, module, optimiser, split, state)
-            state.history.seconds += time.monotonic() - began
-    except BaseException:
-        _keep(file, state, optimiser)  # Cancel loses nothing
-        raise
-    put(module, state.best)
-    start = state.history.stopping[0][1]
-    return Trained(state.best_step, state.best_reward, start, state.history, difficulty)
+
+    def measure(run: Loop) -> bool:
+        due = run.step % recipe.validate_every == 0 or run.step == recipe.steps
+        if due and course.stopping[-1][0] != run.step:
+            average = run.average_of("module")
+            with torch.no_grad(), autocast(recipe, trainee), instead(weights, average):
+                reward = stopping_reward(trainee, module, score, split.stopping, recipe)
+            course.add(run.step, reward, average)
+        return course.has_ended(recipe.patience)
+
+    def tell(run: Loop) -> None:
+        if watch is not None:
+            watch(run.step, run.history.last(), course.stopping[-1][1])
+
+    run.run(lambda step, part: _losses(subject, module, split, step, part), tell, measure)
+    put(course.best, weights)
+    history = History(run.history.values, run.history.steps, course.stopping)
+    plain_reward = course.stopping[0][1]
+    return Trained(course.best_step, course.best_reward, plain_reward, history, difficulty)
 
 
-def _begin(
+def _difficulties(
     trainee: Trainee,
-    module: nn.Module,
     score: Score,
     recipe: Recipe,
     split: Split,
     plain: Mapping[int, float] | None,
-) -> TrainingState:
-    with torch.no_grad(), autocast(recipe, trainee):
-        known = dict(plain or {})
-        missing = [row for row in split.train if row not in known]
-        if recipe.losses.difficulty > 0 and missing:
-            known |= plain_rewards(trainee, score, missing, recipe)
-        if not known:
-            known = dict.fromkeys(split.train, 0.0)
-        start = stopping_reward(trainee, None, score, split.stopping, recipe)
-    weights = copied(trained_weights(module))
-    return TrainingState(
-        step=0,
-        weights=weights,
-        average=copied(weights),
-        best=copied(weights),
-        best_step=0,
-        best_reward=start,
-        optimiser={},
-        history=History(stopping=[(0, start)]),
-        plain={row: float(value) for row, value in known.items()},
-    )
+) -> dict[int, float]:
+    """The plain model's mean reward by prompt; 0 where no loss asks for it."""
+    known = {row: float(value) for row, value in (plain or {}).items()}
+    missing = [row for row in split.train if row not in known]
+    if recipe.losses.difficulty > 0 and missing:
+        known |= plain_rewards(trainee, score, missing, recipe)
+    return known or dict.fromkeys(split.train, 0.0)
 
 
-def _step(
-    subject: Subject,
-    module: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    split: Split,
-    state: TrainingState,
-) -> dict[str, float]:
-    recipe, step = subject.recipe, state.step
-    for group in optimiser.param_groups:
-        group["lr"] = recipe.rate(step)
-    optimiser.zero_grad(set_to_none=True)
+def _losses(
+    subject: Subject, module: nn.Module, split: Split, step: int, part: int
+) -> tuple[Tensor, dict[str, float]]:
+    """The loss of one part of a step, and each of its summands."""
+    recipe = subject.recipe
     size = recipe.batch * recipe.accumulate
     drawn = training_bucket(recipe.seed, step + 1, len(split.train), size)
     bucket = samples(recipe.seed, "qrm", step, [split.train[one.prompt] for one in drawn])
-    said: dict[str, float] = {}
-    for part in range(recipe.accumulate):
-        rows = bucket[part * recipe.batch : (part + 1) * recipe.batch]
-        try:
-            with autocast(recipe, subject.trainee):
-                losses = batch_losses(subject, module, step, part, rows)
-        except NoGradientError:
-            raise TrainingError(
-                "The reward says that it is differentiable, but no gradient comes back from it: "
-                "use its search training, or another reward."
-            ) from None
-        total = weighted(losses, recipe) / recipe.accumulate
-        _check(total, step + 1, losses)
-        total.backward()
-        for name, value in losses.items():
-            said[name] = said.get(name, 0.0) + value.item() / recipe.accumulate
-    parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    norm = nn.utils.clip_grad_norm_(parameters, recipe.gradient_limit)
-    _check(norm, step + 1, {"gradient": norm})
-    optimiser.step()
-    state.step = step + 1
-    state.weights = copied(trained_weights(module))
-    keep = min(recipe.ema, state.step / (state.step + 9))
-    for key, value in state.weights.items():
-        state.average[key].lerp_(value, 1 - keep)
-    state.history.add(state.step, said)
-    return said
-
-
-def _check(total: Tensor, step: int, losses: Mapping[str, Tensor]) -> None:
-    if math.isfinite(float(total.detach())):
-        return
-    wrong = [name for name, value in losses.items() if not math.isfinite(float(value.detach()))]
-    raise TrainingError(
-        f"The loss {' and '.join(wrong) or 'as a whole'} of step {step} is no finite number: the "
-        f"state after step {step - 1} is kept; give a lower learning rate, or float32, and a new "
-        "name."
-    )
-
-
-def _validate(
-    trainee: Trainee,
-    module: nn.Module,
-    score: Score,
-    recipe: Recipe,
-    split: Split,
-    state: TrainingState,
-) -> None:
-    put(module, state.average)
+    rows = bucket[part * recipe.batch : (part + 1) * recipe.batch]
     try:
-        with torch.no_grad():
-            reward = stopping_reward(trainee, module, score, split.stopping, recipe)
-    finally:
-        put(module, state.weights)
-    state.history.stopping.append((state.step, reward))
-    if reward > state.best_reward:
-        state.best, state.best_step, state.best_reward = copied(state.average), state.step, reward
-    since = sum(1 for step, _ in state.history.stopping if step > state.best_step)
-    state.ended = bool(recipe.patience) and since >= recipe.patience
-
-
-def _is_due(recipe: Recipe, state: TrainingState) -> bool:
-    """Whether the stopping prompts are still to be drawn after this step."""
-    due = state.step % recipe.validate_every == 0 or state.step == recipe.steps
-    return due and state.history.stopping[-1][0] != state.step
+        with autocast(recipe, subject.trainee):
+            losses = batch_losses(subject, module, step, part, rows)
+    except NoGradientError:
+        raise TrainingError(
+            "The reward says that it is differentiable, but no gradient comes back from it: "
+            "use its search training, or another reward."
+        ) from None
+    return weighted(losses, recipe), {name: value.item() for name, value in losses.items()}
 
 
 def autocast(recipe: Recipe, trainee: Trainee) -> torch.autocast:
@@ -245,11 +198,6 @@ def autocast(recipe: Recipe, trainee: Trainee) -> torch.autocast:
         enabled=recipe.precision == "bfloat16",
         cache_enabled=False,
     )
-
-
-def _keep(file: StateFile, state: TrainingState, optimiser: torch.optim.Optimizer) -> None:
-    state.optimiser = optimiser.state_dict()
-    file.write(state)
 
 
 def split_of(train: Sequence[str], stopping: Sequence[str]) -> tuple[tuple[str, ...], Split]:

@@ -10,12 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from .schedule import LearningRate
 from .state import StateFile, TrainingError
 from .weights import average, copied, put
 
@@ -29,7 +28,7 @@ class Group:
 
     name: str
     parameters: Mapping[str, nn.Parameter]
-    rate: LearningRate
+    rate: Callable[[int], float]  # of a step, counted from 0
     weight_decay: float = 0.0
     averaged: bool = False
 
@@ -68,9 +67,24 @@ class History:
         for name, held in self.values.items():
             held.append(values.get(name))
 
+    def last(self) -> dict[str, float]:
+        """Those of the last step."""
+        return {name: held[-1] for name, held in self.values.items() if held[-1] is not None}
+
+
+class Stateful(Protocol):
+    """What a caller keeps besides: numbers, words and tensors, in lists and dicts."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
 
 class Loop:
-    """Trains groups of parameters in place with AdamW, `buffers` being what the losses change."""
+    """Trains groups of parameters in place with AdamW, `buffers` being what the losses change.
+
+    What `also` holds is a part of the state.
+    """
 
     def __init__(
         self,
@@ -79,10 +93,12 @@ class Loop:
         file: StateFile,
         device: torch.device,
         buffers: Mapping[str, Tensor] | None = None,
+        also: Stateful | None = None,
     ) -> None:
         """Goes on from the file's state. Raises TrainingError as reading it does."""
         self.pace, self.history, self.step = pace, History(), 0
         self._groups, self._file, self._buffers = groups, file, dict(buffers or {})
+        self._also = also
         self._weights = {f"{g.name}.{n}": p for g in groups for n, p in g.parameters.items()}
         averaged = [g.name for g in groups if g.averaged]
         self._averaged = {n: p for n, p in self._weights.items() if n.split(".")[0] in averaged}
@@ -105,30 +121,37 @@ class Loop:
         first = f"{group}."
         return {n[len(first) :]: v for n, v in self._average.items() if n.startswith(first)}
 
-    def run(self, parts: Parts, watch: Callable[[Loop], None] = lambda loop: None) -> None:
+    def run(
+        self,
+        parts: Parts,
+        watch: Callable[[Loop], None] = lambda loop: None,
+        measure: Callable[[Loop], bool] = lambda loop: False,
+    ) -> None:
         """Train to the end. `watch` is called after each step; what it raises ends the run.
+
+        `measure` is called before the first step and after each, before its state is kept; where it
+        says true, the run ends early. Where a run was stopped in it, it is called again.
 
         Whatever is raised leaves a state to go on from. Raises TrainingError for a loss or gradient
         that is no number, naming the step, and where the state cannot be kept.
         """
-        while self.step < self.pace.steps:
-            before = copied(self._buffers)
+        said: dict[str, float] | None = None
+        while True:
             try:
+                ended = measure(self) or self.step >= self.pace.steps
+                if ended or self.step % self.pace.save_every == 0:
+                    self.keep()
+                if said is not None:
+                    watch(self)
+                if ended:
+                    return
                 said = self._advance(parts)
             except BaseException:
-                put(before, self._buffers)
                 self.keep()  # Cancel loses nothing
                 raise
             self.step += 1
             average(self._average, self._averaged, self.pace.ema, self.step)
             self.history.add(said)
-            if self.step % self.pace.save_every == 0 or self.step == self.pace.steps:
-                self.keep()
-            try:
-                watch(self)
-            except BaseException:
-                self.keep()
-                raise
 
     def keep(self) -> None:
         """Write the state, unless it is the one that was written last."""
@@ -142,6 +165,7 @@ class Loop:
                 "buffers": self._buffers,
                 "optimiser": self._optimiser.state_dict(),
                 "history": self.history.values,
+                "also": {} if self._also is None else self._also.state_dict(),
             }
         )
         self._written = self.step
@@ -153,17 +177,29 @@ class Loop:
         self._optimiser.load_state_dict(state["optimiser"])
         self.step = self._written = int(state["step"])
         self.history = History(dict(state["history"]), self.step)
+        if self._also is not None:
+            self._also.load_state_dict(state["also"])
 
     def _advance(self, parts: Parts) -> dict[str, float]:
+        """A step, or none where something is raised; what was written down of it."""
+        before = copied(self._buffers)
+        try:
+            return self._learn(parts)
+        except BaseException:
+            put(before, self._buffers)
+            raise
+
+    def _learn(self, parts: Parts) -> dict[str, float]:
         used = [group for group in self._groups if group.parameters]
         for group, options in zip(used, self._optimiser.param_groups, strict=True):
-            options["lr"] = group.rate.at(self.step)
+            options["lr"] = group.rate(self.step)
         self._optimiser.zero_grad(set_to_none=True)
         said: dict[str, float] = {}
         count = self.pace.accumulate
         for part in range(count):
             loss, values = parts(self.step, part)
-            self._check(float(loss.detach()), "loss")
+            wrong = " and ".join(name for name, v in values.items() if not math.isfinite(v))
+            self._check(float(loss.detach()), f"loss {wrong}".strip())
             (loss / count).backward()
             for name, value in values.items():
                 said[name] = said.get(name, 0.0) + value / count

@@ -9,6 +9,11 @@ import torch
 from torch import Tensor, nn
 
 
+def learnt(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The module's parameters that training changes, by name."""
+    return {name: value for name, value in module.named_parameters() if value.requires_grad}
+
+
 def copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors of their own, without gradients."""
     return {name: value.detach().clone() for name, value in weights.items()}

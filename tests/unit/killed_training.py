@@ -31,9 +31,9 @@ def killed() -> None:
     child = os.fork()
     if child == 0:
 
-        def watch(state, losses):
+        def watch(step, losses, stopping):
             os.write(tell, b"s")
-            if state.step == KILLED_AFTER:
+            if step == KILLED_AFTER:
                 time.sleep(60)  # until the kill comes
 
         trained(folder / "killed", watch)
@@ -50,5 +50,5 @@ if __name__ == "__main__":
     print(trained(folder / "whole"))
     killed()
     begun = []
-    print(trained(folder / "killed", lambda state, losses: begun.append(state.step)))
+    print(trained(folder / "killed", lambda step, losses, stopping: begun.append(step)))
     assert begun[0] == 7, begun

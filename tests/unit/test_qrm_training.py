@@ -13,8 +13,9 @@ import torch
 
 from comfyui_calibri.qrm.code_search import search_train
 from comfyui_calibri.qrm.losses import Latents, without_outliers
-from comfyui_calibri.qrm.recipe import LossWeights, Recipe, TrainingError
+from comfyui_calibri.qrm.recipe import LossWeights, Recipe
 from comfyui_calibri.qrm.training import Split, split_of, train
+from comfyui_calibri.training.state import TrainingError
 
 from .toy_training import RECIPE, SPLIT, ToyModule, ToyTrainee, score
 
@@ -62,7 +63,7 @@ def test_a_reward_that_only_falls_leaves_the_plain_model() -> None:
     found = train(ToyTrainee(), module, falling, recipe, SPLIT)
     assert found.best_step == 0
     assert weights(module) == start
-    assert found.history.steps[-1] == 6  # three validations without a better one
+    assert found.history.steps == 6  # three validations without a better one
 
 
 def test_a_steps_data_depend_on_seed_and_step_alone() -> None:
@@ -98,8 +99,8 @@ def test_cancel_keeps_the_last_finished_step(tmp_path: Path) -> None:
 
     steps: list[int] = []
 
-    def cancel(state: object, said: object) -> None:
-        steps.append(state.step)  # type: ignore[attr-defined]
+    def cancel(step: int, losses: object, stopping: float) -> None:
+        steps.append(step)
         if len(steps) == 5:
             raise CancelledError
 
@@ -134,7 +135,7 @@ def test_a_loss_that_is_no_number_names_its_step_and_keeps_the_state_before_it(
         RECIPE,
         SPLIT,
         folder=tmp_path,
-        watch=lambda state, said: seen.append(state.step),
+        watch=lambda step, losses, stopping: seen.append(step),
     )
     assert seen[0] > 1
     assert all(map(math.isfinite, weights(module)))
@@ -153,7 +154,7 @@ def test_flow_matching_learns_the_pictures_it_is_given() -> None:
     held = Latents(trainee.conditions[list(rows)] + 1.0, rows)
     recipe = replace(RECIPE, steps=60, validate_every=60, losses=losses(flow=1.0))
     history = train(ToyTrainee(), ToyModule(), score, recipe, SPLIT, latents=held).history
-    flow = [value for value in history.losses["flow"] if value is not None]
+    flow = [value for value in history.values["flow"] if value is not None]
     assert sum(flow[-10:]) < 0.5 * sum(flow[:10])
     with pytest.raises(TrainingError, match="no latents"):
         train(ToyTrainee(), ToyModule(), score, recipe, SPLIT)

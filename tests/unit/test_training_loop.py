@@ -6,6 +6,7 @@ import errno
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,11 +25,18 @@ CPU = torch.device("cpu")
 class Line:
     """y = a · x, learnt from noise; `touched` is a buffer that losses change."""
 
-    def __init__(self, folder: Path | None, steps: int = 8, about: str = "line", **pace: int):
+    def __init__(
+        self,
+        folder: Path | None,
+        steps: int = 8,
+        about: str = "line",
+        also: Curve | None = None,
+        **pace: int,
+    ):
         self.parameter = nn.Parameter(torch.zeros(3))
         self.touched = torch.zeros(1)
         self.asked: list[tuple[int, int]] = []
-        rate = LearningRate(0.1, steps)
+        rate = LearningRate(0.1, steps).at
         self.group = Group("line", {"a": self.parameter}, rate, averaged=True)
         self.loop = Loop(
             Pace(steps, ema=0.5, save_every=3, **pace),
@@ -36,6 +44,7 @@ class Line:
             StateFile(folder, {"about": about}),
             CPU,
             {"touched": self.touched},
+            also,
         )
         self.bad = -1  # the step whose loss is no number
 
@@ -44,7 +53,8 @@ class Line:
         self.touched += 1
         x = noise((4, 3), generator(7, "line", step, part))
         loss = (x * (self.parameter - 2)).square().mean()
-        return (loss * math.nan if step == self.bad else loss), {"loss": float(loss.detach())}
+        loss = loss * math.nan if step == self.bad else loss
+        return loss, {"square": float(loss.detach()), "x": float(x.mean())}
 
 
 class Stop(BaseException):
@@ -70,7 +80,45 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     assert torch.equal(second.touched, whole.touched)
     assert torch.equal(second.loop.average_of("line")["a"], whole.loop.average_of("line")["a"])
     assert second.loop.history.values == whole.loop.history.values
-    assert len(whole.loop.history.values["loss"]) == 8
+    assert len(whole.loop.history.values["square"]) == 8
+
+
+class Curve:
+    """What is measured beside a run, and kept with it."""
+
+    def __init__(self) -> None:
+        self.points: list[int] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"points": self.points}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.points = state["points"]
+
+
+def test_what_is_measured_is_kept_with_its_step_and_may_end_the_run(tmp_path: Path) -> None:
+    def run(until: int) -> tuple[Line, Curve]:
+        curve = Curve()
+        line = Line(tmp_path, also=curve)
+
+        def measure(loop: Loop) -> bool:
+            if loop.step > until:
+                raise Stop
+            if loop.step % 2 == 0 and loop.step not in curve.points:
+                curve.points.append(loop.step)
+            return loop.step == 6
+
+        line.loop.run(line.part, measure=measure)
+        return line, curve
+
+    with pytest.raises(Stop):
+        run(until=3)
+    line, curve = run(until=8)
+    assert line.asked[0] == (4, 0)  # the step in whose measuring it was stopped is not lost
+    assert curve.points == [0, 2, 4, 6]
+    assert line.loop.step == 6
+    again, curve = run(until=8)
+    assert (again.asked, curve.points) == ([], [0, 2, 4, 6])
 
 
 def test_a_stop_inside_a_step_leaves_the_state_before_it(tmp_path: Path) -> None:
@@ -93,7 +141,7 @@ def test_a_loss_that_is_no_number_stops_names_the_step_and_keeps_what_was_good(
 ) -> None:
     line = Line(tmp_path)
     line.bad = 4
-    with pytest.raises(TrainingError, match=r"loss of step 5 .* after step 4 is kept"):
+    with pytest.raises(TrainingError, match=r"The loss square of step 5 .* after step 4 is kept"):
         line.loop.run(line.part)
     kept = Line(tmp_path)
     assert kept.loop.step == 4
