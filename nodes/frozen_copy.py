@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import comfy.model_management
 import comfy.model_sampling
 import comfy.sampler_helpers
 import comfy.samplers
@@ -22,6 +21,7 @@ from torch import nn
 
 from .conditioning import Conditioning
 from .patching import WRAPPER_KEY, diffusion_model
+from .resident import let_go, load_to_stay
 from .trainable import own_copy, own_weights, training_mode
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def is_flow(patcher: ModelPatcher) -> bool:
 
 @contextmanager
 def trainable(patcher: ModelPatcher) -> Iterator[FrozenCopy]:
-    """Inside, inference mode is off and gradients are on; the copy is loaded as a whole.
+    """Inside, inference mode is off and gradients are on; the copy is whole on its device.
 
     Raises ValueError for a model with a preset or QRM on it, which would act on the original alone.
     """
@@ -102,16 +102,16 @@ def trainable(patcher: ModelPatcher) -> Iterator[FrozenCopy]:
         )
     with training_mode():
         own = own_copy(patcher)
+        load_to_stay(own)
         own_weights(own.model)
         own.model.requires_grad_(False)
         for module in own.model.modules():
             if isinstance(module, _NORMS):
                 module.register_forward_pre_hook(_own_input)
-        comfy.model_management.load_models_gpu([own], memory_required=1e20, force_full_load=True)
         try:
             yield FrozenCopy(own)
         finally:
-            own.detach()
+            let_go(own.model)
 
 
 def _own_input(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -101,7 +101,7 @@ class CalibriInspectQRM(io.ComfyNode):
         device = model.load_device
         settings = SamplerSettings("euler", scheduler, sampling_steps, cfg, None, width, height, "")
         encoded = EncodedPrompts(clip, prompts, "", None, device)
-        encoded.encode(lambda: None)
+        encoded.encode(comfy.model_management.throw_exception_if_processing_interrupted)
         latent = empty_latent(model, vae, width, height).to(device)
         seen = []
         for row in range(len(prompts)):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import comfy.model_management
 import comfy.model_patcher
@@ -28,6 +29,9 @@ class ManagedReward:
     """
 
     differentiable = True
+    # Those that one training scores by. A backward pass needs the weights of all, so that none may
+    # make room for the next.
+    with_gradient: ClassVar[weakref.WeakSet[comfy.model_patcher.ModelPatcher]] = weakref.WeakSet()
 
     def __init__(
         self,
@@ -69,7 +73,11 @@ class ManagedReward:
                 offload_device=comfy.model_management.unet_offload_device(),
             )
         needed = rows * (ROW_MEMORY_WITH_GRADIENT if gradient else ROW_MEMORY)
+        together = {self._patcher}
+        if gradient:
+            self.with_gradient.add(self._patcher)
+            together.update(self.with_gradient)
         comfy.model_management.load_models_gpu(
-            [self._patcher], memory_required=needed, force_full_load=True
+            list(together), memory_required=needed, force_full_load=True
         )
         return self._reward

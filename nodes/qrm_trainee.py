@@ -17,6 +17,7 @@ from .encoded_prompts import EncodedPrompts
 from .latents import empty_latent
 from .model_conds import model_conds
 from .qrm_layer import Prompt, flow_time
+from .resident import let_go
 from .trainable import TrainableModel, copied, own_weights
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Found(NamedTuple):
 
 
 class ComfyTrainee:
-    """Satisfies `qrm.trainee.Trainee`. Made and used within `trainable.training_mode`.
+    """Satisfies `qrm.trainee.Trainee`. Made, used and closed within `trainable.training_mode`.
 
     Euler steps through ComfyUI's schedule, in which a module has vectors for both predictions of
     classifier-free guidance. `watch` is called between calls of the model and may raise.
@@ -166,6 +167,11 @@ class ComfyTrainee:
         x = torch.zeros(1, *self.shape, device=self.device)
         conds = model_conds(self._frozen.model, self._encoded.positive([row]), x, self._latent)
         return Prompt.of_call(conds.get("c_crossattn"), conds, 1)
+
+    def close(self) -> None:
+        """Give the memory of its copies of model and VAE back."""
+        self._frozen.close()
+        let_go(self._decoder)
 
     def look_up(self) -> None:
         """A point where Cancel takes effect."""

@@ -10,6 +10,7 @@ import datetime
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,8 +119,10 @@ def train_qrm(
     }
     folder = _run_folder(run_name, {**about, "recipe": recipe.record()})
     bar = comfy.utils.ProgressBar(recipe.steps)
-    with training_mode():
-        trainee = ComfyTrainee(model, clip, vae, texts, drawing, recipe.checkpointing)
+    with (
+        training_mode(),
+        closing(ComfyTrainee(model, clip, vae, texts, drawing, recipe.checkpointing)) as trainee,
+    ):
         module = _module(trainee, model, mode, recipe.seed)
         say(sentence(_job(trainee, model, vae, reward, module, recipe, drawing)))
         if reward.differentiable:

@@ -27,7 +27,9 @@ from ..calibri.backbones import read_backbone
 from ..calibri.taps import GainTaps
 from ..calibri.vectors import Vectors
 from .block_recomputation import Kept, computed_again
+from .managed_reward import ManagedReward
 from .patching import WRAPPER_KEY, diffusion_model
+from .resident import let_go, load_to_stay
 
 if TYPE_CHECKING:
     from comfy.model_base import BaseModel
@@ -59,6 +61,7 @@ def training_mode() -> Iterator[None]:
                 comfy.model_management.in_training = True
             yield
         finally:
+            ManagedReward.with_gradient.clear()
             if has_flag:
                 comfy.model_management.in_training = before
 
@@ -112,7 +115,7 @@ class TrainableModule:
 
 
 class TrainableModel:
-    """A private, frozen copy of a MODEL, its LoRAs in its weights, on the model's device.
+    """A private, frozen copy of a MODEL, its LoRAs in its weights, on its device until closed.
 
     Made and called within `training_mode`. Raises NotTrainableError for a model with a preset or a
     QRM on it, whose effect would be trained away, and for one that cannot be copied.
@@ -125,10 +128,7 @@ class TrainableModel:
                 "plain one: connect the model from before it."
             )
         self._patcher = own_copy(model)
-        # With all the room there is: activations and decoding need what other models would hold.
-        comfy.model_management.load_models_gpu(
-            [self._patcher], memory_required=1e20, force_full_load=True
-        )
+        load_to_stay(self._patcher)
         self.model: BaseModel = self._patcher.model
         own_weights(self.model)
         self.device: torch.device = model.load_device
@@ -145,6 +145,10 @@ class TrainableModel:
                 x, sigma, transformer_options=dict(self._options), **own
             )
         return out
+
+    def close(self) -> None:
+        """Give its memory back."""
+        let_go(self.model)
 
 
 def own_weights(module: nn.Module) -> None:
@@ -165,7 +169,8 @@ def own_copy(model: ModelPatcher) -> ModelPatcher:
     """A patcher of a model of its own, with the LoRAs of `model`."""
     clones_deeply = "force_deepcopy" in inspect.signature(model.clone).parameters
     if clones_deeply and model.cached_patcher_init is not None:
-        return model.clone(force_deepcopy=True)  # loaded anew from its files
+        # Loaded anew from its files, as a whole rather than layer by layer when they are needed.
+        return model.clone(disable_dynamic=True, force_deepcopy=True)
     if getattr(model, "is_dynamic", lambda: False)():
         raise NotTrainableError(
             "The model was not loaded by one of ComfyUI's own loaders, so no copy of it can be "

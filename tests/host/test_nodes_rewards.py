@@ -19,6 +19,7 @@ from comfyui_calibri.nodes.combine_rewards import CalibriCombineRewards, Calibri
 from comfyui_calibri.nodes.managed_reward import ManagedReward
 from comfyui_calibri.nodes.rewards import CalibriDemoReward, CalibriLoadReward
 from comfyui_calibri.nodes.scoring import CalibriPickBest, CalibriScoreImages
+from comfyui_calibri.nodes.trainable import training_mode
 from comfyui_calibri.rewards.protocol import Card, Reward
 
 from .. import reward_originals as small
@@ -128,6 +129,35 @@ def test_gradients_flow_though_comfyui_runs_nodes_in_inference_mode(models: Path
         reward.score(images, small.PROMPTS[:1]).sum().backward()
         assert images.grad is not None
         assert bool(images.grad.abs().sum() > 0)
+
+
+def test_in_a_training_each_reward_is_there_for_the_backward_pass_of_all(models: Path) -> None:
+    first, second = (ManagedReward("sum", Brightness.card, Network) for _ in range(2))
+    images = torch.rand(1, 8, 8, 3)
+
+    def loaded_after_both(gradient: bool) -> list[bool]:
+        scored = images.clone().requires_grad_(gradient)
+        first.score(scored, [""])
+        comfy.model_management.unload_all_models()  # to make room for the second
+        second.score(scored, [""])
+        held = [model.model for model in comfy.model_management.current_loaded_models]
+        return [reward._patcher in held for reward in (first, second)]
+
+    with training_mode():
+        images = images.clone()
+        assert loaded_after_both(gradient=True) == [True, True]
+    with training_mode():  # another training knows nothing of it
+        assert loaded_after_both(gradient=False) == [False, True]
+        second.score(images.requires_grad_(), [""])
+        assert list(ManagedReward.with_gradient) == [second._patcher]
+
+
+class Network(Brightness):
+    """A network of one number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = torch.nn.Linear(1, 1)
 
 
 def test_many_images_are_scored_in_parts_of_the_same_answer(models: Path) -> None:

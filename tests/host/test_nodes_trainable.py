@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
+import comfy.model_management
 import pytest
 import torch
+from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
 from comfyui_calibri.calibri.vectors import Vectors
@@ -129,6 +133,40 @@ def test_a_copy_of_a_model_predicts_as_it_does_and_leaves_it_alone(checkpointing
     assert bool(x.grad.any())
     after = patcher.model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("from_its_file", [False, True])
+def test_the_copy_stays_where_it_is_while_comfyui_makes_room(
+    from_its_file: bool, newest: bool
+) -> None:
+    def loaded(disable_dynamic: bool = False) -> ModelPatcher:
+        made = make_model("flux")
+        made.offload_device = torch.device("meta")  # what is moved there is lost
+        return made
+
+    with torch.inference_mode():
+        patcher = loaded()
+        if from_its_file and newest:  # v0.3.64 has no copies from files
+            patcher.cached_patcher_init = (loaded, ())
+        lora = torch.randn_like(patcher.model.diffusion_model.img_in.weight)
+        patcher.add_patches({"diffusion_model.img_in.weight": ("diff", (lora,))}, 1.0)
+    x, sigma = torch.randn(2, 16, 8, 8), torch.tensor([0.9, 0.4])
+    conds = {"c_crossattn": torch.randn(2, 5, 64), "y": torch.randn(2, 64)}
+    conds["guidance"] = torch.full((2,), 3.5)
+
+    def gradient() -> tuple[Tensor, Tensor]:
+        start = x.clone().requires_grad_(True)
+        found = trainable(start, sigma, conds, None)
+        comfy.model_management.unload_all_models()  # as a reward may, before the backward pass
+        found.square().sum().backward()
+        assert start.grad is not None
+        return found.detach(), start.grad
+
+    with training_mode(), closing(TrainableModel(patcher)) as trainable:
+        before, after = gradient(), gradient()
+    assert torch.equal(before[0], after[0])
+    assert torch.equal(before[1], after[1])
+    assert {p.device.type for p in trainable.model.parameters()} == {"meta"}  # given back
 
 
 def test_a_model_with_a_preset_is_refused() -> None:
