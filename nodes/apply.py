@@ -43,29 +43,14 @@ class CalibriApply(io.ComfyNode):
                     step=0.01,
                     tooltip="0 is the plain model, 1 the preset as it was found.",
                 ),
-                sockets.advanced(
-                    io.Float.Input(
-                        "start_percent",
-                        default=0.0,
-                        min=0.0,
-                        max=1.0,
-                        step=0.001,
-                        tooltip="Where in sampling the preset begins to act.",
-                    )
-                ),
-                sockets.advanced(
-                    io.Float.Input(
-                        "end_percent",
-                        default=1.0,
-                        min=0.0,
-                        max=1.0,
-                        step=0.001,
-                        tooltip="Where in sampling the preset stops acting.",
-                    )
-                ),
+                *sockets.percents("preset"),
             ],
             outputs=[io.Model.Output()],
         )
+
+    @classmethod
+    def validate_inputs(cls, start_percent: float | None, end_percent: float | None) -> bool | str:
+        return sockets.check_percents(start_percent, end_percent, "preset") or True
 
     @classmethod
     def execute(
@@ -96,11 +81,9 @@ def with_preset(
     from .identity import fingerprint_of
     from .patching import apply_gains, backbone_of
 
-    if start_percent >= end_percent:
-        raise ValueError(
-            f"start_percent is {start_percent:g} and end_percent {end_percent:g}, so the "
-            "preset would never act; set start below end, or strength to 0."
-        )
+    wrong = sockets.check_percents(start_percent, end_percent, "preset")
+    if wrong:
+        raise ValueError(wrong)
     space, vectors = check_preset(preset, backbone_of(model))
     if preset.fingerprint not in ("", fingerprint_of(model)):
         logging.warning(

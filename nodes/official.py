@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from . import folders, sockets
 from .messages import show_on_node
+from .saving import save
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -174,11 +175,7 @@ class CalibriExportCheckpoint(io.ComfyNode):
 
         checkpoint = checkpoint_of_preset(preset, drop_ignored)
         path = folders.new_checkpoint_path(filename_prefix)
-        folders.make_folder(path.parent)
-        write_checkpoint(path, checkpoint)
-        text = f"Saved as {path}"
-        show_on_node(cls.hidden, text)
-        return io.NodeOutput(ui=ui.PreviewText(text))
+        return save(cls.hidden, path, lambda path: write_checkpoint(path, checkpoint))
 
 
 def _path(name: str) -> Path:

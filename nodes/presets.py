@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from . import folders, sockets
 from .messages import show_on_node
+from .saving import said, save
 
 if TYPE_CHECKING:
     from ..calibri.presets import Preset, RewardChange
@@ -94,14 +95,9 @@ class CalibriSavePreset(io.ComfyNode):
 
         if changes_nothing(preset):
             text = "Not saved: this preset changes nothing, as where Calibrate has found nothing."
-            show_on_node(cls.hidden, text)
-            return io.NodeOutput(ui=ui.PreviewText(text))
+            return said(cls.hidden, text)
         path = folders.new_preset_path(filename_prefix)
-        folders.make_folder(path.parent)
-        save_preset(path, preset)
-        text = f"Saved as {path}"
-        show_on_node(cls.hidden, text)
-        return io.NodeOutput(ui=ui.PreviewText(text))
+        return save(cls.hidden, path, lambda path: save_preset(path, preset))
 
 
 def words(preset: Preset) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from . import folders, sockets
 from .messages import show_on_node
+from .saving import save
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -97,11 +98,7 @@ class CalibriSaveQRM(io.ComfyNode):
         from ..qrm.files import save_qrm
 
         path = folders.new_qrm_path(filename_prefix)
-        folders.make_folder(path.parent)
-        save_qrm(path, qrm)
-        text = f"Saved as {path}"
-        show_on_node(cls.hidden, text)
-        return io.NodeOutput(ui=ui.PreviewText(text))
+        return save(cls.hidden, path, lambda path: save_qrm(path, qrm))
 
 
 class CalibriApplyQRM(io.ComfyNode):
@@ -128,26 +125,7 @@ class CalibriApplyQRM(io.ComfyNode):
                     step=0.01,
                     tooltip="0 is the plain model, 1 the QRM as it was trained.",
                 ),
-                sockets.advanced(
-                    io.Float.Input(
-                        "start_percent",
-                        default=0.0,
-                        min=0.0,
-                        max=1.0,
-                        step=0.001,
-                        tooltip="Where in sampling the QRM begins to act.",
-                    )
-                ),
-                sockets.advanced(
-                    io.Float.Input(
-                        "end_percent",
-                        default=1.0,
-                        min=0.0,
-                        max=1.0,
-                        step=0.001,
-                        tooltip="Where in sampling the QRM stops acting.",
-                    )
-                ),
+                *sockets.percents("QRM"),
                 sockets.advanced(
                     io.Int.Input(
                         "reuse_steps",
@@ -173,9 +151,7 @@ class CalibriApplyQRM(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, start_percent: float | None, end_percent: float | None) -> bool | str:
-        if start_percent is None or end_percent is None:  # linked; checked when they are known
-            return True
-        return _check_percents(start_percent, end_percent) or True
+        return sockets.check_percents(start_percent, end_percent, "QRM") or True
 
     @classmethod
     def execute(
@@ -212,7 +188,7 @@ def with_qrm(
     from .patching import apply_qrm, diffusion_model
     from .qrm_layer import QRMLayer
 
-    wrong = _check_percents(start_percent, end_percent)
+    wrong = sockets.check_percents(start_percent, end_percent, "QRM")
     if wrong:
         raise ValueError(wrong)
     check_qrm(qrm, diffusion_model(model))
@@ -227,15 +203,6 @@ def with_qrm(
         return model.clone()
     layer = QRMLayer(qrm.module, strength, start_percent, end_percent, reuse_steps, guidance)
     return apply_qrm(model, layer)
-
-
-def _check_percents(start: float, end: float) -> str:
-    if start < end:
-        return ""
-    return (
-        f"start_percent is {start:g} and end_percent {end:g}, so the QRM would never act; "
-        "set start below end, or strength to 0."
-    )
 
 
 def _words(file: QRMFile) -> str:

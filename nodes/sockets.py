@@ -30,6 +30,31 @@ def filename_prefix(default: str) -> Any:
     )
 
 
+def percents(what: str) -> list[Any]:
+    """From when to when in sampling the preset or QRM of a node acts; see `check_percents`."""
+
+    def percent(name: str, default: float, does: str) -> Any:
+        tooltip = f"Where in sampling the {what} {does}."
+        return advanced(
+            io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.001, tooltip=tooltip)
+        )
+
+    return [
+        percent("start_percent", 0.0, "begins to act"),
+        percent("end_percent", 1.0, "stops acting"),
+    ]
+
+
+def check_percents(start: float | None, end: float | None, what: str) -> str:
+    """What is wrong with these percents, if anything; None is one that is linked, not yet known."""
+    if start is None or end is None or start < end:
+        return ""
+    return (
+        f"start_percent is {start:g} and end_percent {end:g}, so the {what} would never act; "
+        "set start below end, or strength to 0."
+    )
+
+
 def search_aliases(*words: str) -> dict[str, Any]:
     """A schema's `search_aliases`: what else people look for a node by, beside its name.
 

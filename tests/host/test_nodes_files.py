@@ -185,6 +185,8 @@ def test_preset_of_another_model_of_the_family_warns(
 def test_window_that_never_acts_is_refused(model: Any, preset: Preset) -> None:
     with pytest.raises(ValueError, match="would never act"):
         CalibriApply.execute(model, preset, 1.0, 0.7, 0.3)
+    assert "so the preset would never act" in str(CalibriApply.validate_inputs(0.7, 0.3))
+    assert CalibriApply.validate_inputs(0.3, 0.7) is CalibriApply.validate_inputs(None, 0.3) is True
 
 
 def test_linked_name_has_no_file_yet() -> None:
