@@ -3,8 +3,10 @@
     python -m comfyui_calibri.benchmarks.qrm [--json] [--device cuda] [--only flops|time]
 
 Times are of ComfyUI's own classes with random weights and QRMs of the size that they get, called as
-ComfyUI's samplers call them. Arithmetic is counted at the published models' real sizes, on the meta
-device, where nothing is computed. docs/performance.md has results.
+ComfyUI's samplers call them. On a CPU there is also the time inside QRM's own code, which is steady
+where a ratio of two times drowns in what else the machine does. Arithmetic is counted at the
+published models' real sizes, on the meta device, where nothing is computed. Results are in
+docs/performance.md.
 """
 
 from __future__ import annotations
@@ -14,9 +16,12 @@ import dataclasses
 import json
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
+import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -24,6 +29,7 @@ from ..experiments.host import start_comfyui
 from .paired import cpu_clock, paired_ratio
 
 if TYPE_CHECKING:
+    from ..nodes.qrm_layer import QRMLayer
     from .random_models import Shape
 
 STEP_TARGET, REUSE_TARGET = 1.02, 1.01
@@ -87,7 +93,7 @@ def measure(case: Case, device: torch.device) -> Iterator[dict[str, Any]]:
     inputs = make_inputs(case.shape, device)
     schedule = torch.tensor(SIGMAS, device=device)
 
-    def steps(patcher: Any) -> Callable[[], object]:
+    def steps(patcher: Any, layer: QRMLayer | None = None) -> Callable[[], object]:
         options = {
             "cond_or_uncond": [0],
             "uuids": [uuid.uuid4()],
@@ -96,33 +102,95 @@ def measure(case: Case, device: torch.device) -> Iterator[dict[str, Any]]:
         }
 
         def two() -> None:
+            if layer is not None:
+                layer.forget()  # as each sampling does
             for sigma in schedule[:2]:
                 t = sigma.expand(case.shape.batch)
                 model.model.apply_model(**{**inputs, "t": t}, transformer_options=options)
 
         return two
 
+    def asked_each(reuse: int) -> Callable[[], object]:
+        layer = QRMLayer(module, reuse=reuse)
+        return steps(apply_qrm(model, layer), layer)
+
     plain = steps(model)
     others = {
         "plain again": (plain, None),
-        "every step": (steps(apply_qrm(model, QRMLayer(module))), STEP_TARGET),
-        "every 2nd step": (steps(apply_qrm(model, QRMLayer(module, reuse=2))), REUSE_TARGET),
+        "every step": (asked_each(1), STEP_TARGET),
+        "every 2nd step": (asked_each(2), REUSE_TARGET),
     }
     for asked, (other, target) in others.items():
+        own = None
         if device.type == "cuda":
             ratio = paired_ratio(plain, other, case.pairs, torch.cuda.synchronize)
         else:
             ratio = paired_ratio(plain, other, case.pairs, clock=cpu_clock())
+            own = own_share(other, case.pairs, cpu_clock())
         yield {
             "case": case.name,
             "asked": asked,
             "parameters": share(module, model.model.diffusion_model),
             "ratio": round(ratio.median, 4),
             "interval": [round(ratio.low, 4), round(ratio.high, 4)],
+            "own": None if own is None else round(own, 5),
             "target": target if case.target else None,
             "plain_ms": round(ratio.plain_ms / 2, 3),
             "pairs": ratio.pairs,
         }
+
+
+def own_share(function: Callable[[], object], runs: int, clock: Callable[[], float]) -> float:
+    """The time of a run in QRM's own code, of the rest: the module, the taps, the sums at them.
+
+    The median over `runs`; 0 for plain runs.
+    """
+    shares = []
+    for _ in range(runs):
+        with own_time(clock) as spent:
+            began = clock()
+            function()
+            whole = clock() - began
+        shares.append(sum(spent) / (whole - sum(spent)))
+    return float(np.median(shares))
+
+
+@contextmanager
+def own_time(clock: Callable[[], float]) -> Iterator[list[float]]:
+    """Within it, the list gets the seconds of each piece of QRM's own code that runs."""
+    from ..calibri import tapped_module
+    from ..calibri.taps import GainTaps
+    from ..nodes.qrm_layer import QRMLayer
+
+    spent: list[float] = []
+
+    def timed(function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            began = clock()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                spent.append(clock() - began)
+
+        return run
+
+    scaled = GainTaps.scaled
+
+    @contextmanager
+    def entered(*args: Any, **kwargs: Any) -> Iterator[None]:
+        inside = scaled(*args, **kwargs)
+        timed(inside.__enter__)()
+        try:
+            yield
+        finally:
+            timed(inside.__exit__)(None, None, None)
+
+    with (
+        patch.object(QRMLayer, "vectors", timed(QRMLayer.vectors)),
+        patch.object(tapped_module, "_sum", timed(tapped_module._sum)),
+        patch.object(GainTaps, "scaled", entered),
+    ):
+        yield spent
 
 
 def count(case: Case) -> dict[str, Any]:
@@ -182,9 +250,10 @@ def as_markdown(row: dict[str, Any]) -> str:
         )
     low, high = row["interval"]
     target = "" if row["target"] is None else f"≤ {row['target']}"
+    own = "" if row["own"] is None else f"{100 * row['own']:.2f} %"
     return (
-        f"| {row['case']} | {row['asked']} | {row['ratio']:.3f} [{low:.3f}, {high:.3f}] | {target} "
-        f"| {row['plain_ms']:.1f} | {100 * row['parameters']:.2f} % |"
+        f"| {row['case']} | {row['asked']} | {row['ratio']:.3f} [{low:.3f}, {high:.3f}] | {own} "
+        f"| {target} | {row['plain_ms']:.1f} | {100 * row['parameters']:.2f} % |"
     )
 
 
@@ -213,8 +282,10 @@ def main() -> None:
             say(count(case))
     if options.only != "flops":
         if not options.json:
-            print("\n| model | QRM is asked | with / plain | target | plain, ms | parameters |")
-            print("|---|---|---|---|---|---|")
+            print(
+                "\n| model | QRM is asked | with / plain | own | target | plain, ms | parameters |"
+            )
+            print("|---|---|---|---|---|---|---|")
         for case in cuda_cases() if device.type == "cuda" else cpu_cases():
             for row in measure(case, device):
                 say(row)

@@ -77,10 +77,21 @@ class TappedModule(ReplacedForward):
         self.gain: Tensor | None = None
         self.scale: Tensor | None = None
         self.add: Tensor | None = None
+        self._flat: Tensor | None = None  # `add` as the output lies, where nothing else is to do
+
+    def change(self, scale: Tensor | None, add: Tensor | None) -> None:
+        """Vectors for the call that begins, after the gain."""
+        self.scale, self.add = scale, add
+        if add is not None and scale is None and self.gain is None and self.repeats == 1:
+            # The usual case. What is done here for all blocks at once is not started in each.
+            self._flat = add.flatten(1)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The module's output [..., chunks * H] as gain · (output · (1 + scale) + add)."""
         output = self.original(*args, **kwargs)
+        flat = self._flat
+        if flat is not None and self._lies_alike(output, flat):
+            return _sum(output, flat if output.ndim == 2 else flat[:, None])
         factor = self.gain
         if self.scale is not None:
             scale = self._lying(1.0 + self.scale)
@@ -109,11 +120,18 @@ class TappedModule(ReplacedForward):
         if self.gain is not None:
             add = add * self._on(output, self.gain)
         parts = self._chunked(output)
-        if factor is None and not (output.requires_grad or add.requires_grad):
-            # One kernel, which computes in float32 and rounds once.
-            return torch.add(parts, add, out=torch.empty_like(parts)).view(output.shape)
-        changed = parts + add if factor is None else parts * factor + add
-        return changed.to(output.dtype).view(output.shape)
+        if factor is None:
+            return _sum(parts, add).view(output.shape)
+        return (parts * factor + add).to(output.dtype).view(output.shape)
+
+    def _lies_alike(self, output: Any, flat: Tensor) -> bool:
+        """Whether each row of the output, or each of its tokens, has the numbers of a sample."""
+        return (
+            isinstance(output, Tensor)
+            and output.ndim <= 3
+            and flat.shape[0] in (1, output.shape[0])
+            and flat.device == output.device
+        )
 
     def _on(self, output: Tensor, factor: Tensor) -> Tensor:
         """Factors on the output's device, in the order of its rows."""
@@ -179,5 +197,14 @@ class TappedModule(ReplacedForward):
         return repeated.view(rows, 1, self.chunks, -1)
 
     def leave(self) -> None:
-        self.gain = self.scale = self.add = None
+        self.gain = self.scale = self.add = self._flat = None
         super().leave()
+
+
+def _sum(output: Tensor, add: Tensor) -> Tensor:
+    """Their sum in the output's dtype, computed in float32 or better and rounded once."""
+    if output.dtype == add.dtype:
+        return output + add
+    if output.requires_grad or add.requires_grad:
+        return (output + add).to(output.dtype)
+    return torch.add(output, add, out=torch.empty_like(output))  # one kernel

@@ -114,8 +114,7 @@ class GainTaps:
                 if tapped.gain is None:
                     entered.append(tapped)
                     tapped.enter()
-                tapped.scale = vectors.scale.get(tapped.path)
-                tapped.add = vectors.add.get(tapped.path)
+                tapped.change(vectors.scale.get(tapped.path), vectors.add.get(tapped.path))
             yield
         finally:
             for replaced in entered:

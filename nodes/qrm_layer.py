@@ -36,6 +36,8 @@ class _Sampling:
 
     # For each condition of the batch: the step its vectors are of, and they.
     vectors: dict[Any, tuple[int, Vectors]] = field(default_factory=dict)
+    # Those of all conditions of the last call, which the next one often asks for again.
+    together: tuple[Any, Vectors] | None = None
     # The module where the model computes, if ComfyUI has it elsewhere.
     copies: dict[torch.device, Modulator] = field(default_factory=dict)
 
@@ -103,21 +105,28 @@ class QRMLayer(StepRange):
             found = self._found(t, prompt, model, sampling, chosen)
             return found if all(chosen) else _spread(found, chosen)
         step = _step(t, options) // self.reuse
+        asked = (step, tuple(keys), tuple(chosen))
+        if sampling.together is not None and sampling.together[0] == asked:
+            return sampling.together[1]
         stale = [
             wanted and sampling.vectors.get(key, (-1,))[0] != step
             for wanted, key in zip(chosen, keys, strict=True)
         ]
         if any(stale):
-            computed = self._found(t, prompt, model, sampling, stale).chunk(sum(stale))
+            found = self._found(t, prompt, model, sampling, stale)
+            computed = found.chunk(sum(stale))
             found_keys = [key for key, is_stale in zip(keys, stale, strict=True) if is_stale]
             for key, part in zip(found_keys, computed, strict=True):
                 sampling.vectors[key] = (step, part)
-        return Vectors.cat(
-            [
-                sampling.vectors[key][1] if wanted else None
-                for key, wanted in zip(keys, chosen, strict=True)
-            ]
-        )
+        if not all(stale):
+            found = Vectors.cat(
+                [
+                    sampling.vectors[key][1] if wanted else None
+                    for key, wanted in zip(keys, chosen, strict=True)
+                ]
+            )
+        sampling.together = (asked, found)
+        return found
 
     def _found(
         self,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -48,9 +49,16 @@ class Modulator(Protocol):
 
 def level_embedding(level: Tensor) -> Tensor:
     """Sines and cosines of the noise level, [B] in 0..1 → [B, 2 · FREQUENCIES]."""
-    steps = torch.arange(FREQUENCIES, device=level.device, dtype=torch.float32) / FREQUENCIES
-    angles = level.float()[:, None] * (PERIODS ** (1.0 - steps))[None]
+    angles = level.float()[:, None] * _frequencies(level.device)
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+@cache
+def _frequencies(device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # a later gradient may need them
+        steps = torch.arange(FREQUENCIES, device=device, dtype=torch.float32) / FREQUENCIES
+        frequencies: Tensor = (PERIODS ** (1.0 - steps))[None]
+        return frequencies
 
 
 class Attention(nn.Module):
@@ -127,8 +135,14 @@ class Heads(nn.Module):
         self.up = nn.Parameter(torch.zeros(len(slots), len(self.positions), rank, first.width))
 
     def forward(self, x: Tensor) -> Tensor:
-        codes = torch.einsum("bsw,swr->bsr", x, self.down)
-        change = torch.einsum("bsr,scrh->bsch", codes, self.up)
+        if torch.is_grad_enabled() and self.up.requires_grad:
+            codes = torch.einsum("bsw,swr->bsr", x, self.down)
+            change = torch.einsum("bsr,scrh->bsch", codes, self.up)
+        else:
+            # The same to the bit without einsum's copy of `up`, most of a QRM's parameters.
+            codes = torch.bmm(x.transpose(0, 1), self.down)
+            products = torch.matmul(codes[:, None], self.up)  # [S, chunks, B, H]
+            change = products.transpose(1, 2).contiguous().transpose(0, 1)
         if len(self.positions) == self.chunks:
             return change
         every = [torch.zeros_like(change[:, :, 0])] * self.chunks
