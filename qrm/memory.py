@@ -1,4 +1,4 @@
-"""How much memory a training will take: an estimate, said before anything is loaded twice."""
+"""How much memory a training will take: an estimate, said before its first step."""
 
 from __future__ import annotations
 

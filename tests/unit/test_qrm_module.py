@@ -98,6 +98,15 @@ def test_each_input_matters_and_each_sample_is_alone(model: Flux) -> None:
         torch.testing.assert_close(together[one], alone, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("mode", ["add", "gates"])
+def test_it_says_the_same_with_and_without_gradients(model: Flux, mode: str) -> None:
+    module = made(model, mode, size=0.1)
+    trained = changes(module(*inputs()))
+    assert trained.requires_grad
+    with torch.no_grad():
+        assert torch.equal(changes(module(*inputs())), trained)
+
+
 def test_padding_is_not_seen(model: Flux) -> None:
     module, (level, tokens, mask, pooled) = made(model, size=0.1), inputs()
     padded = torch.cat([tokens, torch.full((SAMPLES, 2, 64), 7.0).cumsum(-1)], dim=1)
