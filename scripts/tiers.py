@@ -94,7 +94,7 @@ def _lint(machine: Machine) -> tuple[str, str]:
     link_folder(RUN / "packages" / "comfyui_calibri", ROOT)
     failed = [
         " ".join(command)
-        for command in (["ruff", "check"], ["ruff", "format", "--check"], ["mypy"])
+        for command in (["ruff", "check"], ["ruff", "format", "--check"], ["mypy", "-n", "2"])
         if subprocess.run([machine.python, "-m", *command], cwd=ROOT).returncode != 0
     ]
     return ("failed", ", ".join(failed)) if failed else ("passed", "ruff, mypy")
