@@ -36,7 +36,7 @@ from ..demo.reward import DemoReward
 from ..demo.text_encoder import LENGTH, WIDTH, TextEncoder
 from ..demo.weights import REWARD, TEXT_ENCODER, WEIGHTS, load_into
 from ..training.weights import instead
-from .ahpa_measures import Subject, measure, reference, tokens_of
+from .ahpa_measures import Subject, draw, flow_loss, judge, reference, tokens_of
 from .ahpa_pictures import CHANNELS, FACTOR, SIDE, draw_pictures, encoded, train_autoencoder
 from .ahpa_report import CURVE, write_report
 
@@ -55,7 +55,7 @@ class Effort:
     steps: int = 1000
     batch: int = 8
     measured: int = 96
-    marks: int = 4  # measurements on the way
+    marks: int = 4  # measurements of the loss on the way
     hidden: int = 96
     depth: int = 6
     heads: int = 3
@@ -72,7 +72,7 @@ SMALL = Effort(
     autoencoder_batch=4,
     steps=2,
     batch=4,
-    measured=8,
+    measured=4,
     marks=1,
     hidden=32,
     depth=3,
@@ -98,8 +98,8 @@ class Comparison:
 
     def reference(self) -> dict[str, float]:
         """What the measurements are at best, and by chance."""
-        latents = self.validation[: self.effort.measured]
-        return reference(latents, self.held_out, self.autoencoder, self.detector)
+        count = self.effort.measured
+        return reference(self.validation, self.held_out, self.autoencoder, self.detector, count)
 
     def run(self, method: str, seed: int) -> dict[str, Any]:
         """Train by one method; everything that was measured, JSON values."""
@@ -147,16 +147,20 @@ class Comparison:
             if step % effort.every() and step != effort.steps:
                 return
             with instead(trained.subject.parameters, trained.averaged):
-                found = measure(
-                    judged, self.held_out, self.autoencoder, self.detector, effort.measured
-                )
-            measured.append({"step": step, **found})
+                measured.append({"step": step, "loss": flow_loss(judged, 4 * effort.measured)})
             run.mkdir(parents=True, exist_ok=True)
             points.write_text(json.dumps(measured), encoding="utf-8")
 
         done = trainer.train(watch)
         told: dict[str, Any] = {"method": method, "seed": seed, "measured": measured}
         told["seconds"] = round(time.monotonic() - began, 1)
+        told["drawn"] = judge(
+            draw(judged, effort.measured, seed=1),
+            self.held_out,
+            self.autoencoder,
+            self.detector,
+            self.validation[: effort.measured],
+        )
         told["training"] = _course(done.history.values["flow"])
         if done.alignment is not None and can_be_kept(method):
             hidden = config.hidden
@@ -238,7 +242,9 @@ def compare(
         result = comparison.run(method, seed)
         with file.open("a", encoding="utf-8") as out:
             out.write(json.dumps(result) + "\n")
-        say(f"{method}, seed {seed}: {result['measured'][-1]} in {result['seconds']} s")
+        say(
+            f"{method}, seed {seed}: {result['measured'][-1]}, {result['drawn']} in {result['seconds']} s"
+        )
     return [result for result in _done(file).values() if result["seed"] in seeds]
 
 

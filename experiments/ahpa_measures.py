@@ -72,43 +72,45 @@ def draw(subject: Subject, count: int, seed: int) -> Tensor:
     return torch.cat(drawn)
 
 
-@torch.no_grad()
-def measure(
-    subject: Subject, held_out: Pictures, autoencoder: Autoencoder, detector: Detector, count: int
-) -> dict[str, float]:
-    """Of a subject whose pictures are those held out: `loss`, `frechet` and `facts`."""
-    rows = torch.arange(len(subject.latents))
-    loss = validation_loss(subject, rows, seed=0, count=4 * count, batch=_BATCH)
-    latents = draw(subject, count, seed=1)
-    return {"loss": loss, **judge(latents, held_out, autoencoder, detector)}
+def flow_loss(subject: Subject, count: int) -> float:
+    """Validation loss of a subject whose pictures are those held out, on `count` draws."""
+    return validation_loss(subject, torch.arange(len(subject.latents)), 0, count, _BATCH)
 
 
 @torch.no_grad()
-def reference(
-    latents: Tensor, held_out: Pictures, autoencoder: Autoencoder, detector: Detector
-) -> dict[str, float]:
-    """The best and the least that a model can have: `frechet` and `facts` of the held-out pictures
-    themselves through the autoencoder, and their facts beside other pictures' prompts, `chance`.
-    """
-    found = judge(latents, held_out, autoencoder, detector)
-    others = judge(latents.roll(1, 0), held_out, autoencoder, detector)
-    return {**found, "chance": others["facts"]}
-
-
 def judge(
-    latents: Tensor, held_out: Pictures, autoencoder: Autoencoder, detector: Detector
+    latents: Tensor, held_out: Pictures, autoencoder: Autoencoder, detector: Detector, real: Tensor
 ) -> dict[str, float]:
-    """`frechet` and `facts` of pictures drawn for the first held-out prompts."""
-    drawn = torch.cat([autoencoder.decode(part) for part in latents.split(_BATCH)]).clamp(0, 1)
-    small = F.interpolate(drawn, (IMAGE_SIZE, IMAGE_SIZE), mode="area")
-    real = held_out.batch(range(len(latents)))
-    real = F.interpolate(real, (IMAGE_SIZE, IMAGE_SIZE), mode="area")
-    pixels = (small * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    """`frechet` and `facts` of latents that were drawn for the first held-out prompts.
+
+    The distance is to `real`, the held-out pictures' own latents, decoded as the drawn ones are: an
+    autoencoder's blur is no fault of a model.
+    """
+    drawn, true = (_pictures(part, autoencoder) for part in (latents, real))
+    pixels = (drawn * 255).round().byte().permute(0, 2, 3, 1).numpy()
     facts = [check(p, d).facts for p, d in zip(pixels, held_out.descriptions, strict=False)]
     return {
-        "frechet": frechet(_features(detector, small), _features(detector, real)),
+        "frechet": frechet(_features(detector, drawn), _features(detector, true)),
         "facts": float(np.mean(facts)),
     }
+
+
+def reference(
+    latents: Tensor, held_out: Pictures, autoencoder: Autoencoder, detector: Detector, count: int
+) -> dict[str, float]:
+    """What a perfect model would have, of held-out latents: `frechet` between two halves of the
+    pictures, `count` in each; `facts`; and `chance`, the facts beside other pictures' prompts.
+    """
+    own, others = latents[:count], latents[count : 2 * count]
+    found = judge(own, held_out, autoencoder, detector, others)
+    shuffled = judge(own.roll(1, 0), held_out, autoencoder, detector, others)
+    return {**found, "chance": shuffled["facts"]}
+
+
+def _pictures(latents: Tensor, autoencoder: Autoencoder) -> Tensor:
+    """Decoded, in 0…1, as small as the demo's detector and checker want them."""
+    decoded = torch.cat([autoencoder.decode(part) for part in latents.split(_BATCH)]).clamp(0, 1)
+    return F.interpolate(decoded, (IMAGE_SIZE, IMAGE_SIZE), mode="area")
 
 
 def tokens_of(detector: Detector, pictures: Pictures) -> Tensor:

@@ -57,7 +57,7 @@ def summary(found: Results, effort: Mapping[str, Any]) -> dict[str, Any]:
     for method in [name for name in METHODS if any(name == run["method"] for run in found)]:
         own = [run for run in found if run["method"] == method]
         row: dict[str, Any] = {"method": method, "seeds": [run["seed"] for run in own]}
-        row["last"] = {name: [run["measured"][-1][name] for run in own] for name in MEASURES}
+        row["last"] = {name: [_last(run, name) for run in own] for name in MEASURES}
         for other in (PLAIN, OURS):
             pairs = [(run, runs[other, run["seed"]]) for run in own if (other, run["seed"]) in runs]
             if method != other and len(pairs) > 1:
@@ -92,7 +92,7 @@ def table(report: Mapping[str, Any]) -> str:
         when = f"{np.mean(reached):.0%} of its steps, {len(reached)} of {asked}" if reached else "–"
         lines.append(f"| {row['method']} | {len(row['seeds'])} | {' | '.join(cells)} | {when} |")
     lines.append(
-        f"| *the held-out pictures, encoded and decoded* | | | {best['frechet']:.2f} "
+        f"| *the held-out pictures' own latents* | | | {best['frechet']:.2f} "
         f"| {best['facts']:.3f}; beside others' prompts {best['chance']:.3f} | |"
     )
     for other in (PLAIN, OURS):
@@ -113,8 +113,8 @@ def table(report: Mapping[str, Any]) -> str:
 
 
 def draw_courses(found: Results, effort: Mapping[str, Any], path: Path) -> None:
-    """Training loss minus plain's on the same batches, and the measurements on the way; bands are
-    the seeds' range.
+    """Training loss minus plain's on the same batches and validation loss over the steps, bands
+    being the seeds' range; the pictures' measurements at the end, a dot for each seed.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -122,27 +122,34 @@ def draw_courses(found: Results, effort: Mapping[str, Any], path: Path) -> None:
     plain = {run["seed"]: run for run in found if run["method"] == PLAIN}
     names = [name for name in METHODS if any(name == run["method"] for run in found)]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(13, 8), layout="constrained")
-        axes = figure.subplots(2, 2)
+        figure = Figure(figsize=(13, 9), layout="constrained")
+        gaps, losses, *ends = figure.subplots(2, 2).flat
         for number, name in enumerate(names):
             colour, style = _look(number, name)
             own = [run for run in found if run["method"] == name]
             pairs = [(run, plain[run["seed"]]) for run in own if run["seed"] in plain]
             if name != PLAIN and pairs:
-                gaps = [np.subtract(run["training"], other["training"]) for run, other in pairs]
-                at = (np.arange(len(gaps[0])) + 0.5) * effort["steps"] / len(gaps[0])
-                _band(axes[0, 0], at, gaps, name, colour, style)
-            for place, measure in enumerate(MEASURES, 1):
-                at = np.array([point["step"] for point in own[0]["measured"]])
-                series = [[point[measure] for point in run["measured"]] for run in own]
-                _band(axes.flat[place], at, series, name, colour, style)
-        axes[0, 0].axhline(0, color=FAINT, lw=1)
-        titles = ("training loss minus plain's, same batches", *MEASURES.values())
-        for place, title in zip(axes.flat, titles, strict=True):
-            place.set_title(title)
-            place.set_xlabel("step")
-            place.grid(color=GRID)
-        handles, labels = axes[0, 1].get_legend_handles_labels()
+                series = [np.subtract(run["training"], other["training"]) for run, other in pairs]
+                at = (np.arange(len(series[0])) + 0.5) * effort["steps"] / len(series[0])
+                _band(gaps, at, series, name, colour, style)
+            at = np.array([point["step"] for point in own[0]["measured"]])
+            series = [[point["loss"] for point in run["measured"]] for run in own]
+            _band(losses, at, series, name, colour, style)
+            for axes, measure in zip(ends, ("frechet", "facts"), strict=True):
+                values = [_last(run, measure) for run in own]
+                axes.plot(values, [-number] * len(values), "o", color=colour, alpha=0.5)
+                axes.plot([np.mean(values)], [-number], "|", color=colour, markersize=18)
+        gaps.axhline(0, color=FAINT, lw=1)
+        gaps.set_title("training loss minus plain's, same batches")
+        losses.set_title(MEASURES["loss"])
+        for axes in (gaps, losses):
+            axes.set_xlabel("step")
+            axes.grid(color=GRID)
+        for axes, measure in zip(ends, ("frechet", "facts"), strict=True):
+            axes.set_title(f"{MEASURES[measure]} at the end")
+            axes.set_yticks(range(0, -len(names), -1), names, fontsize=8)
+            axes.grid(axis="x", color=GRID)
+        handles, labels = losses.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside right center")
         figure.savefig(path, dpi=100)
 
@@ -173,8 +180,12 @@ def draw_routers(found: Results, path: Path) -> None:
 def _difference(
     pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], measure: str
 ) -> dict[str, float]:
-    gaps = [own["measured"][-1][measure] - other["measured"][-1][measure] for own, other in pairs]
+    gaps = [_last(own, measure) - _last(other, measure) for own, other in pairs]
     return {name: round(value, 5) for name, value in vars(mean_interval(np.array(gaps))).items()}
+
+
+def _last(run: Mapping[str, Any], measure: str) -> float:
+    return float({**run["measured"][-1], **run["drawn"]}[measure])
 
 
 def _reached(run: Mapping[str, Any], plain: Mapping[str, Any]) -> float | None:
