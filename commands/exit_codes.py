@@ -25,6 +25,9 @@ TERMINATED = 143
 class Terminated(KeyboardInterrupt):
     """SIGTERM, taken like Ctrl-C: what holds files closes them."""
 
+    came = False
+    """Whether the command that runs was sent one: Ray makes a KeyboardInterrupt of ours."""
+
 
 @contextmanager
 def sentences(code: int) -> Iterator[None]:
@@ -55,10 +58,10 @@ def sentences(code: int) -> Iterator[None]:
     except StopRequestedError as asked:
         typer.echo("Stopped, as was asked. The same command goes on.", err=True)
         raise typer.Exit(STOPPED) from asked
-    except Terminated as terminated:
-        typer.echo("Terminated. The same command goes on.", err=True)
-        raise typer.Exit(TERMINATED) from terminated
     except KeyboardInterrupt as interrupt:
+        if Terminated.came:
+            typer.echo("Terminated. The same command goes on.", err=True)
+            raise typer.Exit(TERMINATED) from interrupt
         typer.echo("Stopped. The same command goes on.", err=True)
         raise typer.Exit(STOPPED) from interrupt
 
@@ -68,8 +71,10 @@ def terminable() -> Iterator[None]:
     """Within, SIGTERM ends the command as Ctrl-C does."""
 
     def end(_: int, __: FrameType | None) -> None:
+        Terminated.came = True
         raise Terminated
 
+    Terminated.came = False
     before = signal.signal(signal.SIGTERM, end)
     try:
         yield

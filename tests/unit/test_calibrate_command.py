@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from comfyui_calibri.calibri.settings import SETTINGS, ModelNames, RunSettings
 from comfyui_calibri.calibri.settings_file import write_settings
 from comfyui_calibri.cli import app
+from comfyui_calibri.commands.exit_codes import sentences, terminable
 from comfyui_calibri.commands.run_options import merged
 
 FILE = RunSettings(
@@ -77,6 +80,29 @@ def test_bad_input_is_one_sentence(
     assert (done.exit_code, done.stdout) == (2, "")
     assert words in done.stderr
     assert [file.name for file in tmp_path.iterdir()] == ["file.toml"]
+
+
+def test_sigterm_ends_with_its_own_code_also_where_ray_makes_another_interrupt_of_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def waits() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt from None  # as ray.wait does
+
+    for work, code in ((waits, 143), (_interrupted, 130)):
+        with pytest.raises(typer.Exit) as ended, terminable(), sentences(1):
+            work()
+        assert ended.value.exit_code == code
+    assert capsys.readouterr().err.split("\n")[:2] == [
+        "Terminated. The same command goes on.",
+        "Stopped. The same command goes on.",
+    ]
+
+
+def _interrupted() -> None:
+    raise KeyboardInterrupt
 
 
 def test_there_is_an_option_for_every_setting() -> None:
