@@ -16,6 +16,7 @@ from .commands.export_preset import export_preset
 from .commands.import_checkpoint import import_checkpoint
 from .commands.run_report import report
 from .commands.status import status, stop
+from .commands.train import train
 from .commands.train_qrm import train_qrm
 from .commands.verify import verify
 
@@ -31,6 +32,7 @@ app.command()(evaluate)
 app.command()(demo)
 app.command()(verify)
 app.command("train-qrm")(train_qrm)
+app.command()(train)
 app.command()(doctor)
 
 

@@ -45,7 +45,7 @@ def read_levels(encoder: nn.Module) -> tuple[Level, ...]:
     Known are the shapes of AutoencoderKL (SD3, FLUX), of the Wan and Qwen VAE, and of TAESD. Raises
     UnknownEncoderError for others, and for encoders without a third and a fourth stage.
     """
-    for read in (_autoencoder_kl, _wan, _taesd):
+    for read in (_autoencoder_kl, _diffusers_kl, _wan, _taesd):
         levels = tuple(read(encoder))
         if levels:
             break
@@ -74,6 +74,19 @@ def _autoencoder_kl(encoder: nn.Module) -> Iterator[Level]:
             yield Level(f"down.{number}.block.{block}", number)
     for name in ("block_1", "block_2"):
         yield Level(f"mid.{name}", len(stages) - 1)
+
+
+def _diffusers_kl(encoder: nn.Module) -> Iterator[Level]:
+    """The same under diffusers' names: `down_blocks.N.resnets.M`, `mid_block.resnets.M`."""
+    stages = getattr(encoder, "down_blocks", None)
+    middle = getattr(encoder, "mid_block", None)
+    if not isinstance(stages, nn.ModuleList) or not isinstance(middle, nn.Module):
+        return
+    for number, stage in enumerate(stages):
+        for block, _ in enumerate(stage.get_submodule("resnets").children()):
+            yield Level(f"down_blocks.{number}.resnets.{block}", number)
+    for block, _ in enumerate(middle.get_submodule("resnets").children()):
+        yield Level(f"mid_block.resnets.{block}", len(stages) - 1)
 
 
 def _wan(encoder: nn.Module) -> Iterator[Level]:

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..training.processes import ALONE, Processes
 from .router import Router, entropy
 
 _MEAN_KEEP = 0.99
@@ -88,8 +89,10 @@ class AlignmentLoss(nn.Module):
         router: nn.Module,
         weight: Schedule = Schedule(0.5),
         entropy_weight: Schedule = Schedule(0.0),
+        processes: Processes = ALONE,
     ) -> None:
         super().__init__()
+        self._processes = processes
         self.projector = projector
         self.router = router
         self.weight = weight
@@ -115,7 +118,7 @@ class AlignmentLoss(nn.Module):
             )
         levels = 1 - F.cosine_similarity(guess, features.float(), dim=-1).mean(dim=-1)
         with torch.no_grad():
-            mean = levels.mean(dim=0)
+            mean = self._processes.mean(levels.mean(dim=0))
             if self.training:
                 first = self.running == 0
                 moved = self.running.lerp(mean, 1 - _MEAN_KEEP)

@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from .feature_cache import CacheKey, FeatureCache, make_cache
-from .features import FeatureReader, on_grid
+from .features import on_grid
 from .levels import Level
 from .projection import Moments, Projection
 
@@ -24,10 +25,18 @@ Pictures = Callable[[Sequence[int]], Tensor]
 """Numbers of pictures → what the VAE's `encode` takes, a batch of them."""
 
 
+class Reader(Protocol):
+    """What turns pictures into levels: `FeatureReader`, or anything alike."""
+
+    def read(self, pictures: Tensor, grid: tuple[int, int]) -> list[Tensor]:
+        """Each level's features [B, rows * columns, C] of pictures [B, ...]."""
+        ...
+
+
 def cached_levels(
     folder: Path,
     key: CacheKey,
-    reader: FeatureReader,
+    reader: Reader,
     pictures: Pictures,
     batch: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -78,6 +87,11 @@ def vision_features(tokens: Tensor, grid: tuple[int, int], width: int) -> Tensor
 
     Raises ValueError where N is no square: the encoder does not see a square picture.
     """
+    return whitened(tokens_on_grid(tokens, grid), width)
+
+
+def tokens_on_grid(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    """An image encoder's tokens, as in `vision_features`, on a grid: [P, rows * columns, C]."""
     side = round((tokens.shape[1]) ** 0.5)
     if side * side != tokens.shape[1]:
         tokens = tokens[:, 1:]  # the class token comes first
@@ -88,7 +102,7 @@ def vision_features(tokens: Tensor, grid: tuple[int, int], width: int) -> Tensor
             "encoder of square pictures such as CLIP-ViT."
         )
     plane = tokens.float().transpose(1, 2).unflatten(2, (side, side))
-    return whitened(on_grid(plane, grid), width)
+    return on_grid(plane, grid)
 
 
 def encoder_mark(encoder: nn.Module, levels: Sequence[Level]) -> str:

@@ -9,11 +9,11 @@ The data of step n depend on (seed, n) alone.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ..training.draws import generator, noise
 from ..training.loop import Group, History, Loop
+from ..training.processes import ALONE, Processes
 from ..training.state import StateFile, TrainingError
 from ..training.weights import instead, learnt
 from .hidden import HiddenReader, chosen_block, read_blocks
@@ -28,6 +29,7 @@ from .levels import Level
 from .loss import AlignmentLoss, Projector
 from .methods import ITSELF, NOTHING, method_of, router_of
 from .recipe import LOGIT_NORMAL, Recipe
+from .subject import Latents, Subject
 
 Features = Callable[[Tensor], Tensor]
 """Rows [B] of pictures → features of the levels [B, L, N, D]."""
@@ -35,34 +37,6 @@ Features = Callable[[Tensor], Tensor]
 SELF_INTERVAL = 0.2
 """How much less noise, at most, the later block of self-representation alignment sees (SRA)."""
 _EDGE = 1e-3  # of the range of t: a velocity at t = 0 is none of the model's
-
-
-class Subject(Protocol):
-    """A model that is trained, with its pictures, as its host calls it."""
-
-    model: nn.Module  # the diffusion model, whose blocks are read
-    latents: Tensor  # [P, C, H, W] or [P, C, 1, H, W], as the model sees them
-    grid: tuple[int, int]  # the picture's tokens, rows and columns
-    parameters: Mapping[str, nn.Parameter]  # that are trained: an adapter's or the model's
-    device: torch.device
-
-    def velocity(self, x: Tensor, t: Tensor, rows: Tensor, empty: Tensor) -> Tensor:
-        """The model's velocity at noised latents x, times t [B] in 0…1 (1 is noise).
-
-        rows [B] are the pictures whose captions it is told; where empty [B] is true, none.
-        """
-        ...
-
-    def groups(self, rows: Tensor, empty: Tensor) -> Sequence[Tensor]:
-        """Positions of those of a batch that may share a call of `velocity`: each once.
-
-        Captions of different lengths may not.
-        """
-        ...
-
-    def look_up(self) -> None:
-        """Called in each step: a point where a host may raise to cancel."""
-        ...
 
 
 class Batch(NamedTuple):
@@ -74,6 +48,10 @@ class Batch(NamedTuple):
     empty: Tensor  # [B] whose caption is left out
     earlier: Tensor  # [B] how much less noise SRA's later block sees
 
+    def share(self, processes: Processes) -> Batch:
+        """What one of several processes computes of it: every so-many-th, all noise levels."""
+        return Batch(*(value[processes.index :: processes.count] for value in self))
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -83,7 +61,7 @@ class Trained:
     alignment: AlignmentLoss | None
 
 
-def draw(recipe: Recipe, latents: Tensor, step: int, part: int = 0) -> Batch:
+def draw(recipe: Recipe, latents: Latents, step: int, part: int = 0) -> Batch:
     """The batch of one part of a step, on the CPU, from the seed and these numbers alone."""
     g = generator(recipe.seed, "ahpa", step, part)
     size = recipe.batch
@@ -112,7 +90,8 @@ class Trainer:
     """One run: what is trained beside the subject, and the loss of each part of a step.
 
     `features` are the method's targets, None for those without; `router` one that was trained
-    before. `folder` holds the state, and `about` says what else tells this run from others.
+    before. `folder` holds the state, and `about` says what else tells this run from others. Several
+    processes share each batch, and come to what one would, up to rounding.
     """
 
     def __init__(
@@ -124,9 +103,15 @@ class Trainer:
         router: nn.Module | None = None,
         folder: Path | None = None,
         about: Mapping[str, Any] | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         """Raises TrainingError and HiddenError for what does not fit, and reads the state."""
-        self.subject, self.recipe = subject, recipe
+        self.subject, self.recipe, self._processes = subject, recipe, processes
+        if recipe.batch % processes.count:
+            raise TrainingError(
+                f"batch is {recipe.batch} for {processes.count} processes, which share it: give a "
+                f"multiple of {processes.count}."
+            )
         self._features = features
         target = method_of(recipe.method).target
         blocks = read_blocks(subject.model)
@@ -150,6 +135,7 @@ class Trainer:
             StateFile(folder, told),
             subject.device,
             {} if self.alignment is None else {"running": self.alignment.running},
+            processes=processes,
         )
 
     def train(self, watch: Callable[[Trainer], None] = lambda trainer: None) -> Trained:
@@ -194,7 +180,7 @@ class Trainer:
         subject, recipe = self.subject, self.recipe
         if target == NOTHING:
             return None
-        batch = draw(recipe, subject.latents, 0)
+        batch = draw(recipe, subject.latents, 0).share(self._processes)
         with torch.no_grad():
             hidden = self._call(batch, self.reader)[1].shape[-1]
             found = self._targets(batch, {})
@@ -216,6 +202,7 @@ class Trainer:
                 router_of(recipe.method, levels, hidden, copy.deepcopy(router)),
                 recipe.weight_schedule,
                 recipe.entropy_schedule,
+                self._processes,
             )
         return loss.to(subject.device)
 
@@ -257,7 +244,7 @@ class Trainer:
 
     def _part(self, step: int, part: int) -> tuple[Tensor, dict[str, float]]:
         self.subject.look_up()
-        batch = draw(self.recipe, self.subject.latents, step, part)
+        batch = draw(self.recipe, self.subject.latents, step, part).share(self._processes)
         alignment = self.alignment
         if alignment is not None and alignment.is_off(step):
             alignment = None

@@ -26,7 +26,8 @@ _NEEDED = ("torch", "numpy", "safetensors", "Pillow", "cma", "matplotlib", "type
 _OPTIONAL = {
     "tomlkit": "settings files: pip install -r requirements.txt in the pack's folder",
     "ray": "--engine ray: pip install 'comfyui-calibri[ray]'",
-    "diffusers": "verify: pip install 'comfyui-calibri[diffusers]'",
+    "diffusers": "verify and train: pip install 'comfyui-calibri[diffusers]'",
+    "accelerate": "train on several GPUs: pip install 'comfyui-calibri[train]'",
 }
 _OLDEST = (0, 3, 64)
 

@@ -38,6 +38,7 @@ def sentences(code: int) -> Iterator[None]:
     from ..calibri.journal_file import JournalBusyError
     from ..calibri.stop_request import StopRequestedError
     from ..rewards.protocol import RewardUnavailableError
+    from ..training.lock import TrainingBusyError
 
     expected = (
         ValueError,
@@ -49,7 +50,7 @@ def sentences(code: int) -> Iterator[None]:
     )
     try:
         yield
-    except JournalBusyError as error:
+    except (JournalBusyError, TrainingBusyError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(BUSY) from error
     except expected as error:

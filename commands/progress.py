@@ -13,19 +13,20 @@ EVERY = 15  # seconds between two lines where there is no terminal
 class Bar:
     """How far a command has come, in images: one line that moves, or now and then a line of a log.
 
-    It goes to stderr, so that stdout is what the command answers.
+    It goes to stderr, so that stdout is what the command answers. `of` names what is counted.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, of: str = "images") -> None:
+        self.of = of
         self._terminal = sys.stderr.isatty()
         self._began = self._told = time.monotonic()
         self._width = 0
 
     def count(self, done: int, total: int) -> None:
-        """`done` of `total` images are there."""
+        """`done` of `total` are there."""
         now = time.monotonic()
         share, seconds = 100 * done / max(total, 1), now - self._began
-        text = f"  {share:3.0f} %  {done} of {total} images, {seconds:.0f} s"
+        text = f"  {share:3.0f} %  {done} of {total} {self.of}, {seconds:.0f} s"
         if self._terminal:
             self._write(f"\r{text}".ljust(self._width + 1))
             self._width = len(text)
@@ -51,9 +52,9 @@ class Bar:
 
 
 @contextmanager
-def bar() -> Iterator[Bar]:
+def bar(of: str = "images") -> Iterator[Bar]:
     """A bar that is left in order, whatever happens."""
-    shown = Bar()
+    shown = Bar(of)
     try:
         yield shown
     finally:

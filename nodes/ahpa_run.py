@@ -25,6 +25,7 @@ from ..ahpa.router_file import TrainedRouter, can_be_kept
 from ..ahpa.training import Trained, Trainer
 from ..calibri.atomic_file import save_atomically
 from ..training.checkpointing import checkpointed
+from ..training.loop import History
 from . import folders, identity
 from .ahpa_subject import LoraSubject
 from .ahpa_targets import ahpa_folder, encode, read_targets
@@ -150,7 +151,7 @@ class _Watch:
         if time.monotonic() - self._shown > PREVIEW_SECONDS and loop.step > 1:
             picture = Image.fromarray(draw_losses(loop.history.values, trainer.recipe.method))
             preview = ("JPEG", picture, PREVIEW_SIDE)
-            self._say(f"Step {loop.step} of {total}: {_numbers(loop.history.values)}")
+            self._say(f"Step {loop.step} of {total}: {_numbers(loop.history)}")
             self._shown = time.monotonic()
         self._bar.update_absolute(loop.step, total, preview)
 
@@ -214,19 +215,14 @@ def _kept_router(
 def _words(path: Path, recipe: Recipe, found: Trained, began: int) -> str:
     gone_on = f" Went on from step {began}." if began else ""
     return (
-        f"Saved as {path} after {recipe.steps} steps: {_numbers(found.history.values)}.{gone_on} "
+        f"Saved as {path} after {recipe.steps} steps: {_numbers(found.history)}.{gone_on} "
         "Load it with Load LoRA."
     )
 
 
-def _numbers(values: dict[str, list[float | None]]) -> str:
+def _numbers(history: History) -> str:
     """The mean of each series' last tenth."""
-    said = []
-    for name, series in values.items():
-        known = [value for value in series[-max(1, len(series) // 10) :] if value is not None]
-        if known:
-            said.append(f"{name} {sum(known) / len(known):.3f}")
-    return ", ".join(said)
+    return ", ".join(f"{name} {mean:.3f}" for name, mean in history.last_means().items())
 
 
 def _as_image(picture: Any) -> torch.Tensor:

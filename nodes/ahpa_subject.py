@@ -1,4 +1,4 @@
-"""A LoRA on a MODEL as AHPA's training sees it (`ahpa/training.py`)."""
+"""A LoRA on a MODEL as AHPA's training sees it (`ahpa/subject.py`)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PREFIX = "diffusion_model."
 
 
 class LoraSubject:
-    """Satisfies `ahpa.training.Subject`; the last of `captions` is the empty prompt."""
+    """Satisfies `ahpa.subject.Subject`; the last of `captions` is the empty prompt."""
 
     def __init__(
         self,

@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
 
+from ..ahpa.pictures import SUFFIXES, caption_of, check_file, crop, opened
 from .folders import input_path
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 @dataclass(frozen=True)
@@ -35,7 +31,7 @@ def gather(
     pictures = [picture for batch in images for picture in batch]
     texts = spread_captions(captions, len(pictures))
     for path in picture_files(folder) if folder.strip() else ():
-        pictures.append(_opened(path))
+        pictures.append(opened(path))
         texts.append(caption_of(path))
     if not pictures:
         raise ValueError(
@@ -93,61 +89,8 @@ def folder_mark(folder: str) -> str:
     return " ".join(f"{name} {stat.st_mtime_ns} {stat.st_size}" for name, stat in found)
 
 
-def caption_of(path: Path) -> str:
-    """The text beside a picture. Raises ValueError where there is none."""
-    beside = path.with_suffix(".txt")
-    text = beside.read_text(encoding="utf-8", errors="replace").strip() if beside.is_file() else ""
-    if not text:
-        raise ValueError(
-            f"The picture {path.name} has no caption: write what it shows into {beside.name} "
-            "beside it."
-        )
-    return text
-
-
 def check_folder(folder: str, size: int) -> None:
     """Raise ValueError for what can be seen of a folder without reading its pictures."""
     for path in picture_files(folder):
         caption_of(path)
-        try:
-            with Image.open(path) as picture:
-                width, height = picture.size
-        except (OSError, UnidentifiedImageError) as error:
-            raise ValueError(f"The picture {path.name} cannot be read: {error}.") from error
-        _check_size(f"The picture {path.name}", width, height, size)
-
-
-def crop(picture: torch.Tensor, size: int) -> torch.Tensor:
-    """[H, W, 3] → [size, size, 3]: scaled down to the crop's shorter side, the middle of it.
-
-    Raises ValueError for a picture smaller than that: enlarged ones would teach blur.
-    """
-    height, width = picture.shape[:2]
-    _check_size("A picture", width, height, size)
-    scale = size / min(height, width)
-    if scale < 1:
-        planes = picture[..., :3].movedim(-1, 0)[None].float()
-        shape = (max(size, round(height * scale)), max(size, round(width * scale)))
-        planes = torch.nn.functional.interpolate(planes, shape, mode="bicubic", antialias=True)
-        picture = planes[0].movedim(0, -1).clamp(0, 1)
-    top, left = (picture.shape[0] - size) // 2, (picture.shape[1] - size) // 2
-    return picture[top : top + size, left : left + size, :3].float().cpu().clone()
-
-
-def _check_size(name: str, width: int, height: int, size: int) -> None:
-    if min(width, height) < size:
-        raise ValueError(
-            f"{name} has {width} x {height} pixels, less than the crop of {size} x {size}: "
-            "choose a smaller size, or leave it out."
-        )
-
-
-def _opened(path: Path) -> torch.Tensor:
-    try:
-        with Image.open(path) as picture:
-            pixels: Any = (
-                np.asarray(ImageOps.exif_transpose(picture).convert("RGB"), dtype=np.float32) / 255
-            )
-    except (OSError, UnidentifiedImageError) as error:
-        raise ValueError(f"The picture {path.name} cannot be read: {error}.") from error
-    return torch.from_numpy(pixels)
+        check_file(path, size)

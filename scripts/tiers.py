@@ -84,7 +84,7 @@ def _set_up(pytest_options: Sequence[str]) -> Machine:
         no_comfyui = str(error)
         say(f"    {error}")
     with step(f"Python environment: {ROOT / '.venv'}"):
-        extras = ["test", "browser", "lint", "diffusers", "ray"]
+        extras = ["test", "browser", "lint", "diffusers", "ray", "train"]
         python = project_environment(ROOT / ".venv", comfyui, extras)
     return Machine(python, comfyui, pytest_options, no_comfyui)
 

@@ -15,11 +15,16 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from .processes import ALONE, Processes, mean_gradients, mean_numbers
 from .state import StateFile, TrainingError
 from .weights import average, copied, put
 
 Parts = Callable[[int, int], tuple[Tensor, Mapping[str, float]]]
 """(step, part) → the part's loss [] and what to write down of it; both are counted from 0."""
+
+
+class DivergedError(TrainingError):
+    """A loss or gradient that is no number."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,15 @@ class History:
     values: dict[str, list[float | None]] = field(default_factory=dict)
     steps: int = 0
 
+    def last_means(self) -> dict[str, float]:
+        """Each series' mean over its last tenth; those without a number there are left out."""
+        found = {}
+        for name, series in self.values.items():
+            known = [value for value in series[-max(1, len(series) // 10) :] if value is not None]
+            if known:
+                found[name] = sum(known) / len(known)
+        return found
+
     def add(self, values: Mapping[str, float]) -> None:
         """Those of the next step; what it does not have is None."""
         for name in values:
@@ -94,9 +108,11 @@ class Loop:
         device: torch.device,
         buffers: Mapping[str, Tensor] | None = None,
         also: Stateful | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         """Goes on from the file's state. Raises TrainingError as reading it does."""
         self.pace, self.history, self.step = pace, History(), 0
+        self._processes, self._device = processes, device
         self._groups, self._file, self._buffers = groups, file, dict(buffers or {})
         self._also = also
         self._weights = {f"{g.name}.{n}": p for g in groups for n, p in g.parameters.items()}
@@ -115,6 +131,13 @@ class Loop:
         state = file.read(device)
         if state is not None:
             self._take(state)
+        if processes.count > 1:
+            step = float(self.step)
+            if float(processes.mean(torch.tensor(step, device=device))) != step:
+                raise TrainingError(
+                    "The processes see different states of this run: keep its folder on a disk "
+                    "that all machines share."
+                )
 
     def average_of(self, group: str) -> dict[str, Tensor]:
         """The averaged weights of a group, by its parameters' names; they move with the run."""
@@ -132,8 +155,8 @@ class Loop:
         `measure` is called before the first step and after each, before its state is kept; where it
         says true, the run ends early. Where a run was stopped in it, it is called again.
 
-        Whatever is raised leaves a state to go on from. Raises TrainingError for a loss or gradient
-        that is no number, naming the step, and where the state cannot be kept.
+        Whatever is raised leaves a state to go on from. Raises DivergedError for a loss or gradient
+        that is no number, naming the step, and TrainingError where the state cannot be kept.
         """
         said: dict[str, float] | None = None
         while True:
@@ -154,8 +177,8 @@ class Loop:
             self.history.add(said)
 
     def keep(self) -> None:
-        """Write the state, unless it is the one that was written last."""
-        if self._written == self.step:
+        """Write the state, unless it is the one that was written last, or another process does."""
+        if self._written == self.step or not self._processes.main:
             return
         self._file.write(
             {
@@ -199,19 +222,22 @@ class Loop:
         for part in range(count):
             loss, values = parts(self.step, part)
             wrong = " and ".join(name for name, v in values.items() if not math.isfinite(v))
-            self._check(float(loss.detach()), f"loss {wrong}".strip())
+            # Of all processes: one that stopped by itself would leave the others waiting.
+            mean = float(self._processes.mean(loss.detach()))
+            self._check(mean, f"loss {wrong}".strip())
             (loss / count).backward()
             for name, value in values.items():
                 said[name] = said.get(name, 0.0) + value / count
+        mean_gradients(self._processes, list(self._weights.values()))
         limit = self.pace.clip or math.inf
         norm = nn.utils.clip_grad_norm_(list(self._weights.values()), limit)
         self._check(float(norm), "gradient")
         self._optimiser.step()
-        return said
+        return mean_numbers(self._processes, said, self._device)
 
     def _check(self, value: float, name: str) -> None:
         if not math.isfinite(value):
-            raise TrainingError(
+            raise DivergedError(
                 f"The {name} of step {self.step + 1} is no finite number: the state after step "
                 f"{self.step} is kept; give a lower learning rate, or float32, and a new name."
             )

@@ -8,6 +8,7 @@ from torch import nn
 
 from comfyui_calibri.ahpa.hidden import HiddenReader, read_blocks
 from comfyui_calibri.ahpa.sit import SIZES, SiT, SiTConfig
+from comfyui_calibri.ahpa.sit_file import is_sit, load_reference, read_config, reference_names
 
 SMALL = SiTConfig(hidden=32, depth=4, heads=2, side=8, classes=5)
 
@@ -64,3 +65,43 @@ def test_sizes_that_do_not_divide_are_refused() -> None:
         SiTConfig(hidden=30, heads=4)
     with pytest.raises(ValueError, match="class or a pooled text"):
         SiTConfig(pooled=3)
+
+
+def random_sit() -> SiT:
+    torch.manual_seed(0)
+    model = SiT(SMALL)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+def test_a_file_in_the_references_names_tells_its_sizes_and_fills_a_model() -> None:
+    model = random_sit()
+    tensors = reference_names(model, dict(model.named_parameters()))
+    shapes = {name: tuple(value.shape) for name, value in tensors.items()}
+    assert is_sit(shapes)
+    assert read_config(shapes, heads=2) == SMALL
+    with pytest.raises(ValueError, match="give --heads"):
+        read_config(shapes)
+    other = SiT(SMALL)
+    load_reference(other, {"projectors.0.weight": torch.ones(1), **tensors})
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name]), name
+    with pytest.raises(ValueError, match="no SiT of these sizes"):
+        load_reference(other, {n: v for n, v in tensors.items() if "blocks.3" not in n})
+    with pytest.raises(ValueError, match="not SiT's sines"):
+        load_reference(other, {**tensors, "pos_embed": torch.zeros(1, 16, 32)})
+
+
+def test_of_a_model_that_learnt_a_variance_the_velocity_is_taken() -> None:
+    model = random_sit()
+    tensors = reference_names(model, dict(model.named_parameters()))
+    # Its channels come first in each cell of a patch, then as many of the variance.
+    for name in ("final_layer.linear.weight", "final_layer.linear.bias"):
+        velocity = tensors[name].unflatten(0, (4, 4))
+        tensors[name] = torch.cat([velocity, torch.randn_like(velocity)], dim=1).flatten(0, 1)
+    other = SiT(SMALL)
+    load_reference(other, tensors)
+    x, t, y = torch.randn(2, 4, 8, 8), torch.rand(2), torch.tensor([0, 3])
+    with torch.no_grad():
+        assert torch.equal(other(x, t, y), model(x, t, y))
