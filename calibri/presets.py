@@ -80,11 +80,7 @@ def save_preset(path: str | os.PathLike[str], preset: Preset, overwrite: bool = 
     if preset.thumbnail:
         metadata[THUMBNAIL_KEY] = thumbnail_to_text(preset.thumbnail)
     data = safetensors.numpy.save(tensors, metadata=metadata)
-    if path.exists() and not overwrite:
-        raise FileExistsError(
-            f"The preset {path} exists already: choose another name or allow overwriting."
-        )
-    save_atomically(path, data, "preset")
+    save_atomically(path, data, "preset", overwrite)
 
 
 def load_preset(path: str | os.PathLike[str]) -> Preset:

@@ -146,6 +146,19 @@ def make_folder(path: Path) -> None:
         ) from error
 
 
+def make_new_folder(path: Path) -> Path:
+    """Make a folder of this name, numbered where it is taken; its path."""
+    make_folder(path.parent)
+    folder, number = path, 2
+    while True:
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            folder, number = path.with_name(f"{path.name}-{number}"), number + 1
+        else:
+            return folder
+
+
 def check_prefix(prefix: str | None) -> bool | str:
     """What validate_inputs answers for a file name's beginning: True, or what is wrong with it."""
     if prefix is None:  # linked; read when it is known

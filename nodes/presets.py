@@ -96,8 +96,12 @@ class CalibriSavePreset(io.ComfyNode):
         if changes_nothing(preset):
             text = "Not saved: this preset changes nothing, as where Calibrate has found nothing."
             return said(cls.hidden, text)
-        path = folders.new_preset_path(filename_prefix)
-        return save(cls.hidden, path, lambda path: save_preset(path, preset))
+        while True:
+            path = folders.new_preset_path(filename_prefix)
+            try:
+                return save(cls.hidden, path, lambda path: save_preset(path, preset))
+            except FileExistsError:  # somebody has just taken the number
+                continue
 
 
 def words(preset: Preset) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import folder_paths
 
-from ...calibri.atomic_file import write_atomically
+from ...calibri.atomic_file import write_atomically, write_new
 from ...calibri.presets import Preset, load_preset
 from .. import folders
 from .names import SUFFIX, new_name, parts_of
@@ -118,11 +118,7 @@ def discard(place: Place) -> Path:
     """Put a preset into the trash; the folder it is in then."""
     _check_yours(place)
     with _writing:
-        base = trash_folder() / time.strftime("%Y%m%d-%H%M%S")
-        folder, number = base, 2
-        while folder.exists():
-            folder, number = base.with_name(f"{base.name}-{number}"), number + 1
-        folders.make_folder(folder)
+        folder = folders.make_new_folder(trash_folder() / time.strftime("%Y%m%d-%H%M%S"))
         note = json.dumps({"name": place.name.replace("\\", "/")})
         write_atomically(folder / _NOTE, note.encode())
         shutil.move(place.path, folder / _FILE)
@@ -181,14 +177,9 @@ def _kept(data: bytes, wanted: Path) -> Place:
     root = Path(folder_paths.get_folder_paths(folders.PRESETS)[0])
     path, number = root / wanted, 1
     folders.make_folder(path.parent)
-    while not _taken_over(path):
+    while not write_new(path, data):
         number += 1
         path = (root / wanted).with_name(f"{wanted.stem}-{number}{SUFFIX}")
-    try:
-        write_atomically(path, data)
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
     _forget_list()
     return Place(root, path)
 

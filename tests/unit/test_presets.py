@@ -7,6 +7,8 @@ import errno
 import json
 import os
 import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -105,6 +107,32 @@ def test_does_not_overwrite_silently(tmp_path: Path, preset: Preset) -> None:
     assert load_preset(path) == preset
     save_preset(path, replace(preset, title="other"), overwrite=True)
     assert load_preset(path).title == "other"
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_of_many_who_take_a_name_at_once_one_gets_it(
+    tmp_path: Path, preset: Preset, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    def no_link(*_: object) -> None:
+        raise OSError(errno.EPERM, "a file system without hard links")
+
+    if not links:
+        monkeypatch.setattr(os, "link", no_link)
+    path, ready = tmp_path / "a.safetensors", threading.Barrier(8)
+
+    def take(title: str) -> str | None:
+        ready.wait()
+        try:
+            save_preset(path, replace(preset, title=title))
+        except FileExistsError:
+            return None
+        return title
+
+    with ThreadPoolExecutor(8) as writers:
+        titles = list(writers.map(take, map(str, range(8))))
+    (winner,) = (title for title in titles if title is not None)
+    assert load_preset(path).title == winner
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
 @pytest.mark.parametrize("during", ["fsync", "replace"])
