@@ -34,6 +34,8 @@ from .journal_file import (
 
 __all__ = ["Evaluation", "Event", "Journal", "JournalError"]
 
+_BYTES = 8  # of a number in a BLOB
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -214,6 +216,17 @@ class Journal:
         """The search's last generation that was begun, 0 before the first."""
         query = "SELECT max(generation) FROM evaluations WHERE role = 'generation'"
         return int(self._rows(query)[0][0] or 0)
+
+    def last_role(self) -> str:
+        """The role of the evaluation that was begun last, "" before the first."""
+        rows = self._rows("SELECT role FROM evaluations ORDER BY id DESC LIMIT 1")
+        return str(rows[0][0]) if rows else ""
+
+    def drawn(self) -> tuple[int, float]:
+        """Images that have their reward, and the seconds that their batches took."""
+        query = f"SELECT sum(length(rewards)) / {_BYTES}, sum(seconds) FROM results"
+        ((images, seconds),) = self._rows(query)
+        return int(images or 0), float(seconds or 0.0)
 
     def events(self) -> list[Event]:
         """All events, oldest first."""

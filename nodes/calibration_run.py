@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy.model_management import InterruptProcessingException
 
@@ -17,12 +17,19 @@ from ..calibri.calibration import calibrate
 from ..calibri.journal import Journal
 from ..calibri.stop_request import heeding
 from . import runs
+from .album import Album, PicturedEvaluator
+from .background import job
+from .best_so_far import BestSoFar, keep_recommended
 from .calibration_inputs import prepare
 from .calibration_result import RunResult, conclude
 from .model_origin import Graph
 from .progress import Progress
 from .run_settings import keep_settings, settings_of
 from .start_note import with_start
+
+if TYPE_CHECKING:
+    from ..calibri.outcome import GenerationSummary
+    from ..calibri.session import Session
 
 
 def run_calibration(
@@ -48,20 +55,38 @@ def run_calibration(
     if evaluator.preview is not None:
         evaluator.preview.say = say
     progress = Progress(evaluator, space, config.validation_samples(), say)
-    with Journal.open(folder / runs.JOURNAL) as journal:
+    keep = BestSoFar(folder.name, prepared)
+    # Pages hear last of all that the journal is free again.
+    with job.in_prompt(folder.name) as watched, Journal.open(folder / runs.JOURNAL) as journal:
         if evaluator.preview is not None:
             evaluator.preview.remember(journal)
+        heed = heeding(folder, InterruptProcessingException)
+        told = (progress,) if watched is None else (progress, watched)
+
+        def on_generation(summary: GenerationSummary) -> None:
+            for each in told:
+                each.on_generation(summary)
+
+        def on_batch(done: int, total: int) -> None:
+            for each in told:
+                each.on_batch(done, total)
+
+        def between(session: Session) -> None:
+            keep(session)
+            heed(session)
+
         outcome = calibrate(
             config,
             space,
-            evaluator,
+            PicturedEvaluator(evaluator, Album(folder, prepared)),
             journal,
-            progress.on_generation,
-            progress.on_batch,
+            on_generation,
+            on_batch,
             prepared.versions,
-            heeding(folder, InterruptProcessingException),
+            between,
             # Not before: another process may be at work on it.
             lambda: keep_settings(folder, settings, start),
         )
         result = conclude(prepared, folder.name, outcome, journal)
+        keep_recommended(folder.name)
     return replace(result, text=with_start(result.text, start, prepared))

@@ -18,6 +18,7 @@ from .headless import HeadlessError, ModelFiles, Pipeline, load, reward_named
 if TYPE_CHECKING:
     from ..calibri.outcome import GenerationSummary, Outcome
     from ..calibri.preset_metadata import Preset
+    from ..calibri.session import Session
     from ..rewards.protocol import Reward
     from .calibration_inputs import Prepared
     from .calibration_result import RunResult
@@ -149,16 +150,29 @@ def run(
     from ..calibri.journal import Journal
     from ..calibri.likeness import MUST, differences, last_versions
     from ..calibri.stop_request import heeding
+    from .album import Album, PicturedEvaluator
+    from .best_so_far import BestSoFar, keep_recommended
     from .calibration_result import conclude
     from .run_settings import START, keep_settings
+    from .sampling import ComfyEvaluator
 
     config, evaluator = prepared.config, prepared.evaluator
     kept = replace(settings, model=whole_paths(settings.model), start_from=START if start else "")
+    keep = BestSoFar(folder.name, prepared)
+    # What other machines draw is not seen here.
+    is_seen = isinstance(evaluator, ComfyEvaluator)
+    draws = PicturedEvaluator(evaluator, Album(folder, prepared)) if is_seen else evaluator
 
     def on_generation(summary: GenerationSummary) -> None:
         say(generation_words(config.reward, summary))
 
     with torch.inference_mode(), Journal.open(folder / runs.JOURNAL) as journal:
+        heed = heeding(folder)
+
+        def between(session: Session) -> None:
+            keep(session)
+            heed(session)
+
         before = last_versions(journal)
 
         def begun() -> None:
@@ -174,15 +188,17 @@ def run(
         outcome = calibrate(
             config,
             prepared.space,
-            evaluator,
+            draws,
             journal,
             on_generation,
             count,
             prepared.versions,
-            heeding(folder),
+            between,
             begun,
         )
-        return Ended(outcome, conclude(prepared, folder.name, outcome, journal))
+        result = conclude(prepared, folder.name, outcome, journal)
+        keep_recommended(folder.name)
+        return Ended(outcome, result)
 
 
 def _file(part: str, name: str) -> Path | None:

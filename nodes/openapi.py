@@ -93,7 +93,7 @@ OPERATIONS = (
         *("post", "/calibri/trash/{id}/restore", "Take a preset out of the trash"),
         *(presets.Whole, presets.Nothing, (*_WRITE, 404, 422)),
     ),
-    Operation("get", "/calibri/runs", "All calibrations in the background", runs.Runs),
+    Operation("get", "/calibri/runs", "All calibrations", runs.Runs),
     Operation(
         *("get", "/calibri/runs/{id}", "One calibration and its course"),
         *(runs.WatchedRun, None, (400, 404)),

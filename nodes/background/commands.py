@@ -1,12 +1,15 @@
-"""What a person can ask of a run: pause, resume, stop, finish, save."""
+"""What a person can ask of a run: pause, resume, stop, finish, save; of one that others work on, to
+stop, to finish and to save."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from ...calibri import stop_request
+from .observed import Observed
 from .record import FINISHED, INTERRUPTED, PAUSED, RUNNING, STOPPED
 from .registry import Registry
-from .results import publish
+from .results import publish, published
 from .run import Run
 
 
@@ -53,11 +56,27 @@ def save(registry: Registry, run: Run) -> None:
     if not run.goes_on:
         registry.claim(run)  # another ComfyUI's run has a newer record than ours
     publish(run)
-    if run.record.preset is None:
-        raise CommandError(
-            f"The run {run.id!r} has found nothing better than the plain model yet: save it after "
-            "a validation that has."
-        )
+    _check_saved(run.id, run.record.preset)
+
+
+def stop_other(run: Observed) -> None:
+    """Cancel the prompt that works on a run, or ask another process to stop after its batch."""
+    foreground = run.foreground
+    if foreground is not None:
+        foreground.interrupt()
+    else:
+        _ask(run, stop_request.STOP)
+
+
+def finish_other(run: Observed) -> None:
+    """Ask whoever works on a run to end its search with the generation that runs."""
+    _ask(run, stop_request.FINISH)
+
+
+def save_other(run: Observed) -> None:
+    """As `save`."""
+    run.preset = published(run.id)
+    _check_saved(run.id, run.preset)
 
 
 COMMANDS: dict[str, Callable[[Registry, Run], None]] = {
@@ -67,6 +86,38 @@ COMMANDS: dict[str, Callable[[Registry, Run], None]] = {
     "finish": finish,
     "save": save,
 }
+COMMANDS_OF_OTHERS: dict[str, Callable[[Observed], None]] = {
+    "stop": stop_other,
+    "finish": finish_other,
+    "save": save_other,
+}
+
+
+def act(registry: Registry, run: Run | Observed, command: str) -> None:
+    """Do what one of COMMANDS says. Raises CommandError and BusyError."""
+    if isinstance(run, Run):
+        COMMANDS[command](registry, run)
+    elif command in COMMANDS_OF_OTHERS:
+        COMMANDS_OF_OTHERS[command](run)
+    else:
+        raise CommandError(
+            f"The run {run.id!r} is not this ComfyUI's in the background, so {command} is not for "
+            "it: queue its workflow to go on, or stop it where it runs."
+        )
+
+
+def _ask(run: Observed, wish: str) -> None:
+    if not run.is_worked_on:
+        raise CommandError(f"Nobody works on the run {run.id!r}: there is nothing to {wish}.")
+    stop_request.ask(run.folder, wish)
+
+
+def _check_saved(run_id: str, preset: str | None) -> None:
+    if preset is None:
+        raise CommandError(
+            f"The run {run_id!r} has found nothing better than the plain model yet: save it after "
+            "a validation that has."
+        )
 
 
 def _check(run: Run, word: str, *states: str) -> None:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from .comfy_queue import server
 from .flight import Flight
+from .others import Others
 from .registry import Registry
 from .run import Run
 from .timer import Timer
 
+if TYPE_CHECKING:
+    from .foreground import Foreground
+
 _registry: Registry | None = None
 _timer: Timer | None = None
+_others: Others | None = None
 _asked: dict[str, set[str]] = {}
 
 
 def start() -> None:
     """Take up earlier runs and offer the routes; nothing in a process without a server."""
-    global _registry, _timer
+    global _registry, _timer, _others
     running = server()
     if running is None or _registry is not None:
         return
@@ -27,7 +34,8 @@ def start() -> None:
     _registry.load()
     _timer = Timer(running, _registry)
     _registry.wake = _timer.wake
-    routes.add(running.routes, _registry, _timer.make_room)
+    _others = Others(_registry, running.send_sync)
+    routes.add(running.routes, _registry, _others, _timer.make_room)
     running.add_on_prompt_handler(_hear)
 
 
@@ -45,6 +53,16 @@ def flight_of(node: str | None) -> Flight | None:
     """The prompt that the timer has submitted to execute this node, None where it has not."""
     flight = None if _timer is None else _timer.flight
     return flight if flight is not None and flight.target == node else None
+
+
+@contextmanager
+def in_prompt(run_id: str) -> Iterator[Foreground | None]:
+    """Within, the prompt that runs works on this run; None in a process without a server."""
+    if _others is None:
+        yield None
+        return
+    with _others.in_prompt(run_id) as foreground:
+        yield foreground
 
 
 def remember(given: str, run: Run) -> None:

@@ -10,7 +10,6 @@ import torch
 from ...calibri.figure_course import draw_course
 from ...calibri.presets import Preset, load_preset
 from ..calibration_result import make_preset
-from .generations import generations_of
 from .record import FINISHED, RUNNING
 from .registry import Registry
 from .run import Run
@@ -25,7 +24,7 @@ def outputs(run: Run, prepared: Prepared, registry: Registry) -> tuple[Preset, t
         preset = load_preset(run.preset_file)
     else:
         preset = make_preset(prepared, prepared.space.identity)
-    picture = draw_course(generations_of(run), prepared.config.generations, prepared.config.reward)
+    picture = draw_course(run.course(), prepared.config.generations, prepared.config.reward)
     report = torch.from_numpy(picture.astype(np.float32) / 255.0)[None]
     return preset, report, _words(run, registry)
 

@@ -15,8 +15,8 @@ from ...calibri.evaluation import Batch, Floats, Sample
 from ...calibri.yielding import YieldDecision, YieldedError
 
 if TYPE_CHECKING:
+    from ..album import Album
     from ..sampling import ComfyEvaluator
-    from .album import Album
 
 
 def make_room() -> None:
@@ -89,7 +89,7 @@ class PacedEvaluator:
 
     def run(self, batch: Batch, vectors: Floats, bucket: Sequence[Sample]) -> Floats:
         self._decision.begin(len(batch))
-        with self._album.open(self._evaluator, batch, bucket):
+        with self._album.open(self._evaluator, batch, vectors, bucket):
             rewards = self._evaluator.run(batch, vectors, bucket)
         self._decision.end()
         return rewards

@@ -43,7 +43,7 @@ class Registry:
         again, and does not begin by itself."""
         with self._lock:
             for folder in sorted(runs.runs_folder().glob("*")):
-                record = Record.load(folder) if _ID.fullmatch(folder.name) else None
+                record = Record.load(folder) if is_id(folder.name) else None
                 if record is None or folder.name in self._runs:
                     continue
                 run = self._runs[record.id] = Run(record)
@@ -135,12 +135,17 @@ class Registry:
             return deleted
 
 
+def is_id(name: str) -> bool:
+    """Whether a run's folder may have this name."""
+    return _ID.fullmatch(name) is not None
+
+
 def settle(run: Run) -> None:
     """What is left to do for a run that rests, once no slice of it runs."""
     if run.deleted:
         run.let_go()
         try:
-            _to_trash(run.folder)
+            to_trash(run.folder)
         except OSError as error:
             run.deleted = False
             run.change(PAUSED, f"It could not be moved to the trash: {error}")
@@ -155,14 +160,14 @@ def settle(run: Run) -> None:
         run.close_session()
 
 
-def _to_trash(folder: Path) -> None:
+def to_trash(folder: Path) -> None:
+    """Move a run's folder to the trash of the runs folder. Raises OSError."""
     if not folder.exists():
         return
     trash = runs.runs_folder() / TRASH
     trash.mkdir(parents=True, exist_ok=True)
-    target = trash / f"{folder.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    number = 2
+    first = trash / f"{folder.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    target, number = first, 2
     while target.exists():
-        target = target.with_name(f"{target.name}-{number}")
-        number += 1
+        target, number = first.with_name(f"{first.name}-{number}"), number + 1
     shutil.move(folder, target)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from .. import runs
+from .generations import Generations
 from .record import RUNNING, Record
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from ..calibration_inputs import Prepared
     from .pace import Pace
 
+# Where a run works: in slices of this ComfyUI, in a prompt of it, in another process, nowhere.
+BACKGROUND, PROMPT, ELSEWHERE, NOWHERE = "background", "prompt", "elsewhere", "nowhere"
 MANY_YIELDS = 3  # batches given up in a row
 # What is told of runs, in its order: an answer may reach a page after a later event. It begins
 # above the numbers of ComfyUI's earlier starts, which a page may remember.
@@ -52,13 +55,7 @@ class Run:
         """Whether the session has been told to end its search."""
         self.in_slice = False
         self.deleted = False
-        self.sigmas: dict[int, float] = {}
-        """The search's sigma in generations that ran since ComfyUI's start."""
-        self.rows: list[dict[str, Any]] = []
-        """What `generations.py` has read so far, under `rows_lock`."""
-        self.plain_means: Any = None
-        """The plain model's validation reward for each prompt, for the gains in `rows`."""
-        self.rows_lock = threading.Lock()
+        self.generations = Generations(self.folder)
         self.followers: set[str] = set()
         self.news: Literal["result", "batch"] | None = None
         """What pages have not heard of yet: a result for all, a batch for those that follow."""
@@ -97,6 +94,16 @@ class Run:
         if progress.best_generation is None:
             return ""
         return f"{self.id} {progress.best_generation} {progress.reward!r}"
+
+    def course(self, since: int = 0) -> list[dict[str, Any]]:
+        """`Generations.since`."""
+        progress = self.record.progress
+        # Before its first image the journal may be in the making.
+        return self.generations.since(since, progress.generations) if progress.images else []
+
+    def coordinates(self) -> list[str]:
+        """`Generations.coordinates`."""
+        return self.generations.coordinates()
 
     def change(self, state: str, reason: str = "") -> None:
         """Take another state and write it down."""
@@ -158,6 +165,8 @@ class Run:
                 "id": record.id,
                 "revision": next_revision(),
                 "title": record.title,
+                "created": record.created,
+                "where": BACKGROUND,
                 "state": state,
                 "reason": reason,
                 "generation": progress.generation,

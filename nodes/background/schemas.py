@@ -24,12 +24,17 @@ class Interval(Answer):
 
 
 class Run(Answer):
-    """A calibration in the background. Rewards are means on held-out prompts."""
+    """A calibration. Rewards are means on held-out prompts."""
 
     id: str
     revision: int = Field(description="of two summaries, the one with the larger is newer")
     title: str
-    state: Literal["running", "waiting", "paused", "interrupted", "stopped", "finished"]
+    created: float = Field(description="seconds since 1970")
+    where: Literal["background", "prompt", "elsewhere", "nowhere"] = Field(
+        description="whether it is this ComfyUI's in the background, or else what works on it: a "
+        "prompt of this ComfyUI, another process, nobody"
+    )
+    state: Literal["running", "waiting", "paused", "interrupted", "rests", "stopped", "finished"]
     reason: str = Field(description="why it rests or what is odd about it, in words; else empty")
     generation: int
     generations: int

@@ -12,13 +12,14 @@ import comfy.model_management
 from ...calibri import stop_request
 from ...calibri.yielding import YieldedError
 from .. import runs
-from .album import AFTER, BEFORE, Album
+from ..album import Album
+from ..best_so_far import CHOSEN, keep_recommended, save_best
 from .cache_age import keep_young
 from .flight import Flight
 from .pace import Pace, PacedEvaluator
 from .record import FINISHED, PAUSED
 from .registry import settle
-from .results import keep_preset, publish, save_best
+from .results import publish
 from .run import Run
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ class _Slice:
                 ) from error
             run.record.replays = True
         run.keep_settings()  # not before: another process may be at work on the run
-        album = Album(run.folder, lambda: _pictured(run.session))
+        album = Album(run.folder, prepared)
         run.session.evaluator = PacedEvaluator(prepared.evaluator, self._pace, album)
         if not run.record.concluding:
             run.session.go_on()
@@ -163,7 +164,7 @@ class _Slice:
             self._run.concluded = True
 
     def _on_generation(self, summary: GenerationSummary) -> None:
-        self._run.sigmas[summary.generation] = summary.sigma
+        self._run.generations.sigmas[summary.generation] = summary.sigma
         self._run.record.progress.warning = summary.warning
         self._run.news = "result"
 
@@ -181,12 +182,11 @@ class _Slice:
             progress.images, progress.total = session.images, session.total
             progress.phase = session.phase
             progress.pilot = "" if session.pilot is None else session.pilot.sentence
-            # Once a choice is made, what is shown and saved is that choice, not what was promised.
-            if best is None or session.phase in ("confirmation", "judging", "done"):
+            if best is None or session.phase in CHOSEN:
                 return
             if (best.generation, asdict(best.gain)) == (progress.best_generation, progress.gain):
                 return
-        save_best(run, self._prepared, best)
+        save_best(run.id, self._prepared, best)
         with run.lock:
             progress.best_generation = best.generation
             progress.reward, progress.plain = best.reward, best.plain
@@ -205,7 +205,7 @@ class _Slice:
         self._pace.decision.begin(2 * PICTURED)
         result = conclude(self._prepared, run.id, outcome, run.journal)
         self._pace.decision.end()
-        keep_preset(run)
+        keep_recommended(run.id)
         publish(run)
         with run.lock:
             progress = run.record.progress
@@ -222,10 +222,3 @@ class _Slice:
             run.record.verdict = result.text
             if run.goes_on:
                 run.change(FINISHED)
-
-
-def _pictured(session: Session | None) -> str:
-    """Whose pictures an evaluation draws: both validations are of the same prompts and noise."""
-    if session is None or session.phase != "validation":
-        return ""
-    return AFTER if session.generation else BEFORE

@@ -89,7 +89,7 @@ def known(server: ForkedServer) -> dict[str, list[str]]:
 def test_the_document_is_the_routes_and_is_committed(root: Path) -> None:
     table = web.RouteTableDef()
     presets.add(table)
-    runs.add(table, None, lambda: None)  # type: ignore[arg-type]
+    runs.add(table, None, None, lambda: None)  # type: ignore[arg-type]
     routes = {(route.method.lower(), route.path) for route in table}  # type: ignore[attr-defined]
     assert routes == {(each.method, each.path) for each in openapi.OPERATIONS}
     committed = json.loads((root / "docs" / "openapi.json").read_text(encoding="utf-8"))

@@ -23,8 +23,9 @@ from comfyui_calibri.nodes.background.attach import Wish, attach
 from comfyui_calibri.nodes.background.pace import Pace
 from comfyui_calibri.nodes.background.record import FINISHED, INTERRUPTED, RUNNING, Progress, Record
 from comfyui_calibri.nodes.background.registry import BusyError, Registry
-from comfyui_calibri.nodes.background.results import keep_preset, publish
+from comfyui_calibri.nodes.background.results import publish
 from comfyui_calibri.nodes.background.run import Run
+from comfyui_calibri.nodes.best_so_far import keep_recommended
 
 pytestmark = pytest.mark.oldest
 
@@ -165,7 +166,7 @@ def test_a_run_that_recommends_the_plain_model_has_no_preset() -> None:
     run = Run(Record("night", "night", FINISHED, preset="night.safetensors"))
     run.folder.mkdir(parents=True)
     run.preset_file.write_bytes(b"the best so far")
-    keep_preset(run)
+    keep_recommended(run.id)
     publish(run)
     assert not run.preset_file.exists()
     assert run.record.preset is None

@@ -1,10 +1,13 @@
 """A run's pictures before and after, kept small as they are drawn: each validation draws the same
 prompts from the same noise, the first of them with the plain model.
+
+A run in the background has its evaluator open the album itself; `PicturedEvaluator` does it for a
+run that draws on and on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -12,17 +15,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...calibri.atomic_file import write_atomically
-from ...calibri.before_after import before_and_after
-from .. import runs
+from ..calibri.atomic_file import write_atomically
+from ..calibri.before_after import before_and_after
+from . import runs
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-    from ...calibri.evaluation import Batch, Sample
-    from ..sampling import ComfyEvaluator
-    from .run import Run
+    from ..calibri.evaluation import Batch, Floats, Sample
+    from .calibration_inputs import Prepared
+    from .sampling import ComfyEvaluator
 
 FOLDER = "pictures"  # in a run's folder
 BEFORE, AFTER = "before", "after"
@@ -32,18 +35,21 @@ WIDEST = 2048  # pixels of what a page gets
 
 
 class Album:
-    """Keeps the pictures that a run's evaluator draws. `row` names whose they are, "" for no row of
-    the album."""
+    """Keeps the pictures that the evaluator of the run in `folder` draws for its validations."""
 
-    def __init__(self, folder: Path, row: Callable[[], str]) -> None:
-        self._folder, self._row = folder / FOLDER, row
+    def __init__(self, folder: Path, prepared: Prepared) -> None:
+        self._folder = folder / FOLDER
+        self._validated = prepared.config.validation_samples()
+        self._plain = prepared.space.identity
 
     @contextmanager
     def open(
-        self, evaluator: ComfyEvaluator, batch: Batch, bucket: Sequence[Sample]
+        self, evaluator: ComfyEvaluator, batch: Batch, vectors: Floats, bucket: Sequence[Sample]
     ) -> Iterator[None]:
         """Within, the evaluator runs this batch."""
-        row = self._row()
+        row = ""
+        if tuple(bucket) == tuple(self._validated):
+            row = BEFORE if np.array_equal(vectors[0], self._plain) else AFTER
         first: dict[int, int] = {}  # prompt -> its first position
         for position, sample in enumerate(bucket):
             first.setdefault(sample.prompt, position)
@@ -75,14 +81,32 @@ class Album:
             return
 
 
-def picture_of(run: Run) -> bytes | None:
-    """A run's pictures as a JPEG, the plain model's above; None where it has none yet.
+class PicturedEvaluator:
+    """A run's evaluator that shows an album what it draws."""
+
+    def __init__(self, evaluator: ComfyEvaluator, album: Album) -> None:
+        self._evaluator, self._album = evaluator, album
+
+    def plan(self, candidates: int, bucket: Sequence[Sample]) -> list[Batch]:
+        return self._evaluator.plan(candidates, bucket)
+
+    def run(self, batch: Batch, vectors: Floats, bucket: Sequence[Sample]) -> Floats:
+        with self._album.open(self._evaluator, batch, vectors, bucket):
+            return self._evaluator.run(batch, vectors, bucket)
+
+    def judge(self, batch: Batch, vectors: Floats, bucket: Sequence[Sample], judge: str) -> Floats:
+        return self._evaluator.judge(batch, vectors, bucket, judge)
+
+
+def picture_of(folder: Path) -> bytes | None:
+    """The pictures of the run in `folder` as a JPEG, the plain model's above; None where it has
+    none yet.
 
     A finished run's are those of its report.
     """
     from PIL import Image
 
-    source = _source(run)
+    source = _source(folder)
     if source is None:
         return None
     if source.suffix == ".png":
@@ -92,7 +116,7 @@ def picture_of(run: Run) -> bytes | None:
         return _jpeg(picture)
     pairs = []
     for place in range(PICTURED):
-        files = [run.folder / FOLDER / f"{row}-{place}.jpg" for row in (BEFORE, AFTER)]
+        files = [folder / FOLDER / f"{row}-{place}.jpg" for row in (BEFORE, AFTER)]
         if all(file.is_file() for file in files):
             pairs.append([_pixels(file) for file in files])
     if not pairs:
@@ -101,19 +125,19 @@ def picture_of(run: Run) -> bytes | None:
     return _jpeg(Image.fromarray(before_and_after(before, after)))
 
 
-def picture_mark(run: Run) -> str | None:
+def picture_mark(folder: Path) -> str | None:
     """Another one for each other picture; None where there is none."""
-    source = _source(run)
+    source = _source(folder)
     try:
         return None if source is None else str(source.stat().st_mtime_ns)
     except FileNotFoundError:
         return None
 
 
-def _source(run: Run) -> Path | None:
+def _source(folder: Path) -> Path | None:
     """The newest of the files that a picture is made of."""
-    report = runs.output_folder(run.id) / runs.BEFORE_AFTER
-    drawn = list((run.folder / FOLDER).glob(f"{AFTER}-*.jpg"))
+    report = runs.output_folder(folder.name) / runs.BEFORE_AFTER
+    drawn = list((folder / FOLDER).glob(f"{AFTER}-*.jpg"))
     found = [file for file in (report, *drawn) if file.is_file()]
     return max(found, key=lambda file: file.stat().st_mtime_ns, default=None)
 
