@@ -15,6 +15,7 @@ from aiohttp import web
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_PAGE = "Comfy-User"  # what `api.fetchApi` of ComfyUI's page adds to all that it asks for
 
 
 class Refused(Exception):
@@ -70,16 +71,29 @@ async def json_body(request: web.Request) -> dict[str, Any]:
 def check_origin(request: web.Request) -> None:
     """Refuse what a page of another origin asks for. Scripts that are no pages name no origin."""
     site = request.headers.get("Sec-Fetch-Site")  # no page's script can set it
+    origin = request.headers.get("Origin")
     if site is not None:
         own = site in ("same-origin", "none")
     else:  # browsers leave it out over http to another machine, but name the origin
-        origin = request.headers.get("Origin")
-        own = origin is None or _place(origin) == _place(f"{request.scheme}://{request.host}")
+        own = origin is None or _is_own(origin, request)
     if not own:
         raise Refused(403, "This may be asked for from ComfyUI's own page or from a script only.")
 
 
-def _place(address: str) -> tuple[str | None, int | None] | None:
+def _is_own(origin: str, request: web.Request) -> bool:
+    """Whether a page of this origin is ComfyUI's.
+
+    A proxy may leave the port out of Host, or put its own there. Then the host's name must be the
+    same and ComfyUI's page be known by a header that it always sends: the browser lets a page of
+    another origin send none that ComfyUI does not allow, and it allows two others at most.
+    """
+    page, asked = _place(origin), _place(f"{request.scheme}://{request.host}")
+    if page is None or asked is None or page[0] != asked[0]:
+        return False
+    return page == asked or _PAGE in request.headers
+
+
+def _place(address: str) -> tuple[str, int | None] | None:
     """Host and port; None for an address that has none, as the origin "null"."""
     try:
         parts = urlsplit(address.lower())

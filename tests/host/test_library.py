@@ -1,77 +1,35 @@
 """The presets over HTTP in a real ComfyUI that lets other sites' pages in and has several users:
 found, sent, renamed, deleted, restored, and nothing of it for whom it is not meant."""
 
+# Fixtures are imported, and parameters called as they are.
+# ruff: noqa: F811
+
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from comfyui_calibri.calibri.editing import plain_preset
-from comfyui_calibri.calibri.model_file import open_model_file
-from comfyui_calibri.calibri.preset_metadata import Preset, RewardChange
+from comfyui_calibri.calibri.preset_metadata import Preset
 from comfyui_calibri.calibri.preset_text import write_preset_text
-from comfyui_calibri.calibri.presets import load_preset, save_preset
+from comfyui_calibri.calibri.presets import load_preset
 from comfyui_calibri.nodes.folders import DEMO_WEIGHTS
 
-from .background_graph import TINY, write_tiny_model
-from .forked_server import ForkedServer, ForkServer
-from .library_client import JSON, Answer, Ask, ask, at, form, linked, names
+from .background_graph import TINY
+from .forked_server import ForkedServer
+from .library_client import JSON, Ask, at, form, linked, names
+from .library_fixtures import (  # the fixtures for every test here
+    DEMO,
+    PICTURE,
+    call,  # noqa: F401
+    preset,  # noqa: F401
+    put,  # noqa: F401
+    server,  # noqa: F401
+)
 
 pytestmark = pytest.mark.oldest
-
-DEMO = "calibri-demo.safetensors"
-PICTURE = b"\xff\xd8\xff\xe0 not much of a picture"
-
-
-@pytest.fixture(scope="module")
-def server(
-    fork_server: ForkServer, comfyui: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ForkedServer]:
-    """A ComfyUI that was told to trust everybody."""
-    options = ("--enable-cors-header", "--multi-user")
-    running = ForkedServer(
-        fork_server, comfyui, tmp_path_factory.mktemp("library"), options=options
-    )
-    write_tiny_model(running.models)
-    with running:
-        yield running
-
-
-@pytest.fixture
-def call(server: ForkedServer) -> Ask:
-    def call(method: str, path: str, body: object = None, **options: object) -> Answer:
-        return ask(server.url, method, path, body, **options)  # type: ignore[arg-type]
-
-    return call
-
-
-@pytest.fixture(scope="module")
-def preset(server: ForkedServer) -> Preset:
-    """A preset for the tiny model, with a gain and a picture."""
-    with open_model_file(server.models / "diffusion_models" / TINY, "sd3") as file:
-        plain = plain_preset(file.backbone, "gate", TINY)
-    gain = RewardChange("ImageReward", 0.1, 0.4, 0.2, 0.4, 64, searched=True)
-    return replace(plain, title="Night", rewards=(gain,), licence="CC0", thumbnail=PICTURE)
-
-
-@pytest.fixture
-def put(server: ForkedServer, preset: Preset) -> Iterator[Callable[..., Path]]:
-    """Saves the preset under a name, by hand as it were; afterwards there are none."""
-    folder = server.models / "calibri"
-
-    def put(name: str, **changes: object) -> Path:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_preset(path, replace(preset, **changes))  # type: ignore[arg-type]
-        return path
-
-    yield put
-    for file in folder.rglob("*.safetensors"):
-        file.unlink()
 
 
 def test_the_list_tells_what_a_card_shows(call: Ask, put: Callable[..., Path]) -> None:
@@ -242,53 +200,6 @@ def test_nothing_outside_the_folder_can_be_named(call: Ask, outside: Path) -> No
             assert (refused.status, bool(refused.sentence)) == (404, True), (method, name, rest)
     assert outside.is_file()
     assert names(call) == sorted([DEMO, "night.safetensors"])
-
-
-@pytest.mark.parametrize(
-    "stranger",
-    [
-        {"Origin": "http://evil.example"},
-        {"Origin": "null"},
-        {"Origin": "http://127.0.0.1:1"},
-        {"Origin": "http://evil.example:bad"},
-        {"Sec-Fetch-Site": "cross-site"},
-        {"Sec-Fetch-Site": "same-site", "Origin": "http://localhost:3000"},
-    ],
-    ids=lambda headers: "-".join(headers.values()),
-)
-def test_a_page_of_another_site_changes_nothing(
-    call: Ask, put: Callable[..., Path], stranger: dict[str, str]
-) -> None:
-    data = put("night.safetensors").read_bytes()
-    name = "night.safetensors"
-    body, headers = form("sent.safetensors", data + b"")
-    for method, path, sent, own in (
-        ("POST", "/calibri/presets", body, headers),
-        ("POST", "/calibri/presets/text", {"text": "x"}, JSON),
-        ("POST", at(name, "/rename"), {"to": "x"}, JSON),
-        ("DELETE", at(name), {}, JSON),
-        ("POST", "/calibri/trash/x/restore", {}, JSON),
-        ("POST", "/calibri/runs/make-room", {}, JSON),
-        ("DELETE", "/calibri/runs/x", {}, JSON),
-    ):
-        refused = call(method, path, sent, headers={**own, **stranger})
-        assert refused.status == 403, (method, path)
-        assert "own page" in refused.sentence
-    # What a form on any page can send without asking.
-    plain = call("DELETE", at(name), b"{}", headers={"Content-Type": "text/plain"})
-    assert plain.status == 415
-    assert names(call) == sorted([DEMO, name])
-
-
-def test_its_own_page_is_let_in(call: Ask, put: Callable[..., Path], server: ForkedServer) -> None:
-    put("night.safetensors")
-    own = {"Origin": server.url}
-    address = at("night.safetensors", "/rename")
-    assert call("POST", address, {"to": "day"}, headers={**JSON, **own}).status == 200
-    # Behind a proxy the host is another one, and the browser knows better.
-    proxied = {"Origin": "https://my.example", "Sec-Fetch-Site": "same-origin"}
-    address = at("day.safetensors", "/rename")
-    assert call("POST", address, {"to": "night"}, headers={**JSON, **proxied}).status == 200
 
 
 def test_all_users_share_the_presets_and_the_trash(call: Ask, put: Callable[..., Path]) -> None:
