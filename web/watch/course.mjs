@@ -47,7 +47,7 @@ export class Course {
   }
 
   #take({ course, coordinates, picture }, since) {
-    this.rows = [...this.rows.slice(0, since), ...course];
+    this.rows.splice(since, this.rows.length, ...course);
     this.coordinates = coordinates ?? this.coordinates;
     this.picture = picture;
     this.onchange();

@@ -28,9 +28,7 @@ export function makeHeat() {
     if (rows.length === 0) return;
     const plain = rows[0].vector;
     const last = rows.at(-1).vector;
-    const differences = rows.map(({ vector }) => vector.map((value, i) => value - plain[i]));
-    const strongest = differences.flat().reduce((most, d) => Math.max(most, Math.abs(d)), LEAST);
-    paint(canvas, differences, strongest);
+    const strongest = paint(canvas, rows, plain);
     const order = last.map((_, i) => i).sort((a, b) => off(b) - off(a));
     const named = order.slice(0, FURTHEST).map((i) => `${names[i]} ${number(last[i], 2)}`);
     const words = t("watch.furthest", { names: named.join(t("runs.and")) });
@@ -66,31 +64,41 @@ export function makeHeat() {
   };
 }
 
-/** A pixel for each number; the style makes it as large as its place. */
-function paint(canvas, differences, strongest) {
-  const [width, height] = [differences.length, differences[0].length];
-  if (canvas.width !== width || canvas.height !== height)
-    Object.assign(canvas, { width, height });
+/**
+ * A pixel for each number; the style makes it as large as its place. How far the furthest is from the
+ * plain model is given back. In loops: a long run has 30,000 numbers, and each generation would leave
+ * as many to the garbage collector.
+ */
+function paint(canvas, rows, plain) {
+  const [width, height] = [rows.length, plain.length];
+  let strongest = LEAST;
+  for (const { vector } of rows)
+    for (let y = 0; y < height; y++) strongest = Math.max(strongest, Math.abs(vector[y] - plain[y]));
+  if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
   const context = canvas.getContext("2d");
   const image = context.createImageData(width, height);
   const neutral = channels(colour("--comfy-menu-bg", "#888"));
-  differences.forEach((column, x) =>
-    column.forEach((difference, y) => {
-      const share = Math.min(1, Math.abs(difference) / strongest);
+  for (let x = 0; x < width; x++) {
+    const { vector } = rows[x];
+    for (let y = 0; y < height; y++) {
+      const difference = vector[y] - plain[y];
+      const share = Math.abs(difference) / strongest;
       const strong = difference < 0 ? BELOW : ABOVE;
       const at = 4 * (y * width + x);
-      for (let c = 0; c < 3; c++)
-        image.data[at + c] = neutral[c] + share * (strong[c] - neutral[c]);
+      for (let c = 0; c < 3; c++) image.data[at + c] = neutral[c] + share * (strong[c] - neutral[c]);
       image.data[at + 3] = 255;
-    }),
-  );
+    }
+  }
   context.putImageData(image, 0, 0);
+  return strongest;
 }
+
+const reader = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
 
 /** A CSS colour as red, green and blue. */
 function channels(value) {
-  const context = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
-  context.fillStyle = value;
-  context.fillRect(0, 0, 1, 1);
-  return context.getImageData(0, 0, 1, 1).data;
+  reader.clearRect(0, 0, 1, 1);
+  reader.fillStyle = value;
+  reader.fillRect(0, 0, 1, 1);
+  return reader.getImageData(0, 0, 1, 1).data;
 }
