@@ -1,7 +1,7 @@
 /**
- * Calibrations in the background, in ComfyUI's page: a sidebar tab, commands, toasts, the offer to
- * resume what a restart or a pause has left, and room for "Run (On Change)". What a run is, only the
- * server knows; `runs/` shows it.
+ * Calibrations in ComfyUI's page: a sidebar tab, commands, toasts, the offer to resume what a restart
+ * or a pause has left, and room for "Run (On Change)". What a run is, only the server knows; `runs/`
+ * shows it.
  */
 
 import { app } from "../../scripts/app.js";
@@ -11,6 +11,7 @@ import { offerToResume } from "./runs/offer.js";
 import { makeRoomForChanges } from "./runs/room.js";
 import { runs } from "./runs/runs.js";
 import { TAB } from "./runs/tab.js";
+import { OFFER, SETTINGS } from "./settings.js";
 
 const style = document.createElement("link");
 style.rel = "stylesheet";
@@ -19,6 +20,7 @@ document.head.append(style);
 
 app.registerExtension({
   name: "Calibri.Background",
+  settings: [SETTINGS[OFFER]],
   commands: COMMANDS.map(({ id, label, icon }) => ({
     id,
     label,

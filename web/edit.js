@@ -4,12 +4,14 @@
  */
 
 import { app } from "../../scripts/app.js";
+import { SETTINGS, VIEW } from "./settings.js";
 
 const EDIT = "CalibriEdit";
 const HEIGHT = 210; // pixels
 
 app.registerExtension({
   name: "Calibri.Edit",
+  settings: [SETTINGS[VIEW]],
   nodeCreated(node) {
     if (node.comfyClass !== EDIT) return;
     const element = document.createElement("div");

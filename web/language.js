@@ -1,9 +1,9 @@
 /**
  * What the page says, in the language of ComfyUI's settings: `t("runs.title")`.
  *
- * The words are in `locales/<language>/main.json` below "calibri" and in `commands.json`. ComfyUI
- * gathers every pack's files and serves them at /i18n; they are read once, before whatever imports
- * this module is run. What a language lacks is said in English.
+ * The words are in `locales/<language>/main.json` below "calibri", in `commands.json` and in
+ * `settings.json`. ComfyUI gathers every pack's files and serves them at /i18n; they are read once,
+ * before whatever imports this module is run. What a language lacks is said in English.
  */
 
 import { app } from "../../scripts/app.js";
@@ -29,6 +29,11 @@ export function t(key, values = {}) {
 /** What a command is called; ComfyUI itself looks the same words up by its id. */
 export function commandLabel(id) {
   return find(["commands", id.replaceAll(".", "_"), "label"]) ?? id;
+}
+
+/** What a setting is called, or its tooltip; ComfyUI looks the same words up. */
+export function settingWords(id, kind) {
+  return find(["settings", id.replaceAll(".", "_"), kind]) ?? id;
 }
 
 function find(path) {

@@ -6,6 +6,7 @@
 
 import { app } from "../../scripts/app.js";
 import { commandLabel, t } from "./language.js";
+import { ASK, SETTINGS } from "./settings.js";
 
 const TAB_ID = "calibri-presets";
 const SHOW = "Calibri.ShowPresets";
@@ -37,8 +38,10 @@ const TAB = {
 app.registerExtension({
   name: "Calibri.Library",
   commands: [
-    { id: SHOW, label: commandLabel(SHOW), icon: "pi pi-sliders-h", function: () => showFor(null) },
+    { id: SHOW, label: commandLabel(SHOW), icon: "pi pi-sliders-h", function: showOrHide },
   ],
+  keybindings: [{ combo: { key: "P", shift: true }, commandId: SHOW }],
+  settings: [SETTINGS[ASK]],
   menuCommands: [{ path: ["Extensions", "Calibri"], commands: [SHOW] }],
   setup() {
     app.extensionManager.registerSidebarTab(TAB);
@@ -71,11 +74,23 @@ app.registerExtension({
   },
 });
 
+/** The command and its key; the keyboard goes where it opens. */
+async function showOrHide() {
+  const { isOpen, takeFocus } = await gallery();
+  if (isOpen()) return toggle();
+  takeFocus();
+  await showFor(null);
+}
+
+function toggle() {
+  return app.extensionManager.command.execute(`Workspace.ToggleSidebarTab.${TAB_ID}`);
+}
+
 /** Open the gallery to choose a preset for a node, or to look around. */
 async function showFor(node) {
   const { chooseFor, isOpen } = await gallery();
   chooseFor(node);
-  if (!isOpen()) await app.extensionManager.command.execute(`Workspace.ToggleSidebarTab.${TAB_ID}`);
+  if (!isOpen()) await toggle();
 }
 
 /** Whether it is ours can be told only after the event has ended, so the event is held back. */

@@ -79,7 +79,7 @@ def card(page: Page, name: str) -> Locator:
     """A run's card in the tab, which is opened where it is not open yet."""
     tab = page.get_by_role("region", name=TAB)
     if not tab.is_visible():
-        page.get_by_role("button", name="Calibrations in the background").click()
+        page.get_by_role("button", name="Calibrations: running and past").click()
     return tab.get_by_role("listitem").filter(has=page.get_by_role("heading", name=name))
 
 

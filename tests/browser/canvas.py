@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 PAGE_SECONDS = 120
+READY = "window.app?.extensionManager && window.app.graph && window.LiteGraph"
 
 
 @contextmanager
@@ -27,11 +28,17 @@ def open_page(browser: Browser, server: ComfyServer) -> Iterator[Page]:
     opened = context.new_page()
     opened.set_default_timeout(PAGE_SECONDS * 1000)
     opened.goto(server.url)
-    opened.wait_for_function("window.app?.extensionManager && window.app.graph && window.LiteGraph")
+    opened.wait_for_function(READY)
     try:
         yield opened
     finally:
         context.close()
+
+
+def reload(page: Page) -> None:
+    """Load the page again, and wait until it can be used."""
+    page.reload()
+    page.wait_for_function(READY)
 
 
 def open_workflow(page: Page, ending: str) -> None:
@@ -56,6 +63,30 @@ def set_widgets(page: Page, kind: str, **values: object) -> None:
 
 def press_run(page: Page) -> None:
     page.get_by_test_id("queue-button").click()
+
+
+def choose_setting(page: Page, name: str, value: object) -> None:
+    """As in ComfyUI's settings."""
+    page.evaluate("([name, value]) => app.extensionManager.setting.set(name, value)", [name, value])
+
+
+@contextmanager
+def light_theme(page: Page) -> Iterator[None]:
+    """Within, the page is light."""
+    choose_setting(page, "Comfy.ColorPalette", "light")
+    page.wait_for_function("() => !document.body.classList.contains('dark-theme')")
+    yield
+    choose_setting(page, "Comfy.ColorPalette", "dark")
+
+
+@contextmanager
+def zoomed(page: Page, factor: int = 2) -> Iterator[None]:
+    """Within, the page has as much room as where a browser zooms in by this factor."""
+    size = page.viewport_size
+    assert size is not None
+    page.set_viewport_size({side: pixels // factor for side, pixels in size.items()})
+    yield
+    page.set_viewport_size(size)
 
 
 def picture(page: Page, name: str) -> None:

@@ -15,12 +15,13 @@ from .background_runs import (  # the fixtures for every test here
     no_runs_left,  # noqa: F401
     wait_for_images,
 )
-from .canvas import open_page, set_widgets
+from .canvas import choose_setting, open_page, set_widgets
 
 if TYPE_CHECKING:
     from comfy_server import ComfyServer
 
 PACK = "comfyui-calibri"
+OFFER = "Calibri.Runs.OfferToResume"
 
 
 def test_a_run_from_its_workflow_to_its_preset(
@@ -74,6 +75,12 @@ def test_later_lasts_until_the_run_has_worked_again(page: Page) -> None:
     wait_for_images(page, images, more)
     run.get_by_role("button", name="Pause delayed").click()
     expect(run).to_contain_text("Paused")
+    choose_setting(page, OFFER, False)
+    page.reload()
+    run = card(page, "delayed")
+    expect(run).to_contain_text("Paused")
+    expect(offer).to_be_hidden()
+    choose_setting(page, OFFER, True)
     page.reload()
     expect(offer).to_contain_text("delayed")
 
@@ -103,12 +110,12 @@ def test_an_answer_that_comes_late_is_no_news(page: Page) -> None:
     """The list that the tab asks for when it opens may arrive after an event that is newer."""
     run = begin(page, "late")
     expect(run).to_contain_text("Running")
-    page.get_by_role("button", name="Calibrations in the background").click()
+    page.get_by_role("button", name="Calibrations: running and past").click()
     expect(run).to_be_hidden()
     held: list[tuple[Route, APIResponse]] = []
     page.route(re.compile(r"/calibri/runs$"), lambda route: held.append((route, route.fetch())))
     with page.expect_request(re.compile(r"/calibri/runs$")):
-        page.get_by_role("button", name="Calibrations in the background").click()
+        page.get_by_role("button", name="Calibrations: running and past").click()
     run.get_by_role("button", name="Pause late").click()
     expect(run).to_contain_text("Paused")
     page.wait_for_timeout(2000)  # its slice has ended and nothing more is told

@@ -14,10 +14,11 @@ from comfyui_calibri.calibri.editing import edit_preset
 from comfyui_calibri.calibri.presets import Preset, load_preset
 
 from .background_runs import complaints  # noqa: F401 - a fixture
-from .canvas import picture, press_run
+from .canvas import choose_setting, picture, press_run
 
 DEMO = "calibri-demo.safetensors"
 DEMO_FILE = Path(__file__).resolve().parents[2] / "demo/weights/calibri" / DEMO
+VIEW = "Calibri.Presets.FirstView"
 MODULE = "/extensions/comfyui-calibri/edit/rules.mjs"
 
 
@@ -160,11 +161,15 @@ def test_a_linked_presets_bars_are_edited(
 
 
 def test_what_is_no_file_is_known_once_it_was_executed(page: Page) -> None:
+    choose_setting(page, VIEW, "block")
     loader = node(1, "UNETLoader", ["calibri-demo-dit.safetensors", "default"])
     open_graph(page, loader, "MODEL", "model", node(3, "PreviewAny", [], source=2))
     expect(page.get_by_text("or run the workflow once")).to_be_visible()
     press_run(page)
     bars = page.get_by_role("slider")
+    expect(bars).to_have_count(11)  # as the settings have it
+    choose_setting(page, VIEW, "gate")
+    page.get_by_role("combobox", name="One bar for each").select_option(label="Gates")
     expect(bars).to_have_count(20)
     assert {value_of(bars.nth(place)) for place in range(20)} == {1.0}
 

@@ -1,79 +1,34 @@
-"""Presets as a person meets them in the page: looked at, compared, renamed, deleted, dropped,
-pasted, and missing from a workflow that somebody has sent."""
+"""Presets as a person meets them in the page: looked at, compared, renamed, deleted, dropped and
+pasted."""
+
+# Fixtures are imported, and parameters called as they are.
+# ruff: noqa: F811
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect
+from playwright.sync_api import Page, expect
 
-from comfyui_calibri.calibri.compact_text import parse_rules
-from comfyui_calibri.calibri.editing import edit_preset
-from comfyui_calibri.calibri.preset_text import read_preset_text, write_preset_text
-from comfyui_calibri.calibri.presets import Preset, load_preset, save_preset
+from comfyui_calibri.calibri.preset_text import write_preset_text
+from comfyui_calibri.calibri.presets import Preset
 
-from .canvas import open_page, open_workflow, picture
-from .gallery import card, drawn_with, drop, open_gallery, toast
+from .canvas import choose_setting, light_theme, open_workflow, picture, zoomed
+from .gallery import card, drop, open_gallery, toast
+from .presets import (  # the fixtures for every test here
+    DEMO_MODEL,
+    LOADER,
+    Put,
+    demo,  # noqa: F401
+    no_complaints,  # noqa: F401
+    put,  # noqa: F401
+)
 
 if TYPE_CHECKING:
     from comfy_server import ComfyServer
 
-DEMO_FILE = Path(__file__).resolve().parents[2] / "demo/weights/calibri/calibri-demo.safetensors"
-DEMO_MODEL = "calibri-demo-dit.safetensors"
-LOADER = "app.graph.nodes.filter(node => node.type === 'CalibriLoadPreset')"
-
-Put = Callable[..., Path]
-
-
-@pytest.fixture(scope="module")
-def demo() -> Preset:
-    return load_preset(DEMO_FILE)
-
-
-@pytest.fixture
-def put(server: ComfyServer, demo: Preset) -> Iterator[Put]:
-    """Saves the demo's preset under a name, changed; afterwards there is none but the demo's."""
-    folder = server.models / "calibri"
-    empty(folder)  # other files' tests save presets here too
-
-    def put(name: str, rules: str = "", **changes: Any) -> Path:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{name}.safetensors"
-        edited = edit_preset(demo, parse_rules(rules))
-        save_preset(path, replace(edited, title=name, **changes), overwrite=True)
-        return path
-
-    yield put
-    empty(folder)
-
-
-def empty(folder: Path) -> None:
-    for file in folder.rglob("*.safetensors"):
-        file.unlink()
-
-
-@pytest.fixture(autouse=True)
-def no_complaints(page: Page) -> Iterator[None]:
-    """The page's console has nothing to say against the pack."""
-    found: list[str] = []
-
-    def listen(message: ConsoleMessage) -> None:
-        place = message.location.get("url", "")
-        # A refusal that a test asks for is the browser's error, not the page's.
-        refused = "status of 422" in message.text
-        ours = "calibri" in (message.text + place).lower()
-        if message.type in ("error", "warning") and ours and not refused:
-            found.append(f"{message.text} {place}")
-
-    page.on("console", listen)
-    page.on("pageerror", lambda error: found.append(str(error)))
-    yield
-    assert found == []
+ASK = "Calibri.Presets.AskWhenDropped"
 
 
 def test_presets_are_looked_at_searched_and_compared(page: Page, put: Put) -> None:
@@ -122,9 +77,14 @@ def test_presets_are_looked_at_searched_and_compared(page: Page, put: Put) -> No
     expect(softer.get_by_role("button", name="Compare")).to_have_attribute("aria-pressed", "false")
 
     # At 200 % zoom nothing is cut off, and everything that can be pressed says what it is.
-    page.set_viewport_size({"width": 800, "height": 500})
-    expect(bars).to_be_visible()
-    assert gallery.evaluate("element => element.scrollWidth <= element.clientWidth")
+    page.mouse.move(1000, 600)  # where nothing has a tooltip
+    with light_theme(page):
+        picture(page, "presets-light")
+        with zoomed(page):
+            softer.scroll_into_view_if_needed()
+            expect(bars).to_be_visible()
+            picture(page, "presets-zoomed")
+            assert gallery.evaluate("element => element.scrollWidth <= element.clientWidth")
     for button in gallery.get_by_role("button").all():
         assert (button.get_attribute("aria-label") or button.inner_text()).strip()
 
@@ -195,6 +155,15 @@ def test_a_dropped_preset_is_kept_and_gets_a_node(
     expect(card(gallery, "other")).to_be_visible()
     page.wait_for_function(f"() => {LOADER}.length === 3")
 
+    # Who wishes so is asked first.
+    choose_setting(page, ASK, True)
+    drop(page, "other.safetensors", data)
+    question = page.get_by_role("dialog").filter(has_text="other.safetensors")
+    question.get_by_role("button", name="Cancel").click()
+    expect(question).to_have_count(0)
+    choose_setting(page, ASK, False)
+    page.wait_for_function(f"() => {LOADER}.length === 3")
+
     # Other files are ComfyUI's.
     workflow = json.dumps({"nodes": [], "links": [], "version": 0.4, "last_node_id": 77})
     header = json.dumps({"__metadata__": {"workflow": workflow, "format": "pt"}}).encode()
@@ -206,80 +175,3 @@ def test_a_dropped_preset_is_kept_and_gets_a_node(
     damaged = (2).to_bytes(8, "little") + b"{"
     drop(page, "damaged.safetensors", damaged)
     expect(toast(page, "damaged.safetensors")).to_be_visible()
-
-
-def test_a_node_gets_the_preset_that_is_chosen_for_it_or_has_it_in_it(page: Page, put: Put) -> None:
-    file = put("chosen", "single.2=1.3")
-    preset = replace(load_preset(file), thumbnail=b"")
-    open_workflow(page, "quick start")
-    press = "node.widgets.find(widget => widget.type === 'button').callback()"
-    page.evaluate(f"() => {{ const [node] = {LOADER}; {press}; }}")
-    gallery = page.get_by_role("region", name="Calibri presets")
-    expect(gallery).to_contain_text("Choosing for: Load Calibri Preset")
-    card(gallery, "chosen").get_by_role("button", name="Use in the node").click()
-    page.wait_for_function(f"() => {LOADER}[0].widgets[0].value === 'chosen.safetensors'")
-    expect(gallery).not_to_contain_text("Choosing for")
-    # Apply gets a loader, and the link.
-    page.evaluate(
-        f"""() => {{
-            const node = app.graph.nodes.find(node => node.type === 'CalibriApply');
-            node.disconnectInput(node.inputs.findIndex(input => input.name === 'preset'));
-            {press};
-        }}"""
-    )
-    expect(gallery).to_contain_text("Choosing for: Apply Calibri")
-    card(gallery, "chosen").get_by_role("button", name="Add to the graph").click()
-    page.wait_for_function(
-        f"() => {LOADER}.length === 2 && {LOADER}[1].outputs[0].links?.length === 1"
-    )
-    # The button is neither in the workflow nor in the prompt.
-    saved = page.evaluate("() => app.graph.serialize()")
-    loaders = [node for node in saved["nodes"] if node["type"] == "CalibriLoadPreset"]
-    assert [node["widgets_values"] for node in loaders] == [["chosen.safetensors"]] * 2
-    prompt = page.evaluate("async () => (await app.graphToPrompt()).output")
-    inputs = [n["inputs"] for n in prompt.values() if n["class_type"] == "CalibriLoadPreset"]
-    assert inputs == [{"preset_name": "chosen.safetensors"}] * 2
-
-    # From the node's menu it goes into the workflow, and what was linked stays linked.
-    page.evaluate(
-        f"""async () => {{
-            const extension = app.extensions.find(each => each.name === 'Calibri.Library');
-            await extension.getNodeMenuItems({LOADER}[1])[0].callback();
-        }}"""
-    )
-    page.wait_for_function(f"() => {LOADER}.length === 1")
-    file.unlink()
-    prompt = page.evaluate("async () => (await app.graphToPrompt()).output")
-    (node,) = (k for k, n in prompt.items() if n["class_type"] == "CalibriPresetInWorkflow")
-    assert read_preset_text(prompt[node]["inputs"]["text"]) == preset
-    (applied,) = (n for n in prompt.values() if n["class_type"] == "CalibriApply")
-    assert applied["inputs"]["preset"] == [node, 0]
-
-
-def test_a_workflow_names_the_preset_that_is_missing(
-    page: Page, browser: Browser, server: ComfyServer, put: Put
-) -> None:
-    file = put("travels", "single.2=1.3", origin="a long night")
-    open_workflow(page, "quick start")
-    page.evaluate(f"() => {{ {LOADER}[0].widgets[0].value = 'travels.safetensors'; }}")
-    # What was read when the page began does not know the file: the gallery reads anew.
-    gallery = open_gallery(page)
-    expect(card(gallery, "travels")).to_be_visible()
-    sent = page.evaluate("() => app.graph.serialize()")
-    renamed = file.rename(file.with_name("at my place.safetensors"))
-    with open_page(browser, server) as theirs:
-        drop(theirs, "drawn.png", drawn_with(sent), kind="image/png")
-        dialog = theirs.get_by_role("dialog", name="Presets that are not here")
-        expect(dialog).to_contain_text("travels")
-        expect(dialog).to_contain_text(f"For {DEMO_MODEL}")
-        expect(dialog).to_contain_text("Made from a long night")
-        picture(theirs, "preset-missing")
-        dialog.get_by_role("button", name="Use it").click()
-        expect(dialog).to_be_hidden()
-        chosen = theirs.evaluate(f"() => {LOADER}[0].widgets[0].value")
-        assert chosen == renamed.name
-        renamed.unlink()
-        theirs.evaluate("workflow => app.loadGraphData(workflow)", sent)
-        expect(dialog).to_contain_text("drop it on the canvas")
-        dialog.get_by_role("button", name="Close").click()
-        expect(dialog).to_be_hidden()

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 LANGUAGES = ("en", "zh")
-FILES = ("main.json", "commands.json")
+FILES = ("main.json", "commands.json", "settings.json")
 COMMAND = re.compile(r'"(Calibri\.\w+)"')
+SETTING = re.compile(r'"(Calibri\.\w+\.\w+)"')
 VALUE = re.compile(r"\{(\w+)\}")
 
 
@@ -66,3 +67,9 @@ def test_commands_have_their_words(root: Path, code: str) -> None:
     there = {key.removesuffix(".label") for key in texts(root, "en", "commands.json")}
     named = {name.replace(".", "_") for name in COMMAND.findall(code)}
     assert there <= named
+
+
+def test_settings_have_their_words(root: Path, code: str) -> None:
+    there = {tuple(key.split(".")) for key in texts(root, "en", "settings.json")}
+    named = {name.replace(".", "_") for name in SETTING.findall(code)}
+    assert there == {(name, kind) for name in named for kind in ("name", "tooltip")}

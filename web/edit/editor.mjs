@@ -5,6 +5,7 @@ import { api } from "../../../scripts/api.js";
 import { button, made, setText } from "../elements.js";
 import { t } from "../language.js";
 import { number } from "../numbers.js";
+import { chosen, VIEW } from "../settings.js";
 import { Bars } from "./bars.mjs";
 import { applied, changed } from "./rules.mjs";
 import { placeOf, sourceKey, sourceOf, tell } from "./source.mjs";
@@ -134,7 +135,9 @@ export class Editor {
     if (!works) return setText(this.#message, t(problem));
     this.#returns ??= performance.now() - this.#memory.undone < PATIENCE;
     const views = viewsOf(this.#base.granularity);
-    if (!views.includes(this.#memory.view)) this.#memory.view = views.at(-1);
+    // As chosen in the settings, as far as this preset has it.
+    const [first] = [this.#memory.view, chosen(VIEW)].filter((view) => views.includes(view));
+    this.#memory.view = first ?? views.at(-1);
     options(this.#view, views.map((view) => [view, t(`edit.views.${view}`)]), this.#memory.view);
     const members = values.map((_, m) => [String(m), t("edit.memberNumber", { number: m + 1 })]);
     this.#memory.member = Math.min(this.#memory.member, members.length - 1);

@@ -2,6 +2,7 @@
 
 import { app } from "../../../scripts/app.js";
 import { t } from "../language.js";
+import { ASK, chosen } from "../settings.js";
 import { addLoader, onCanvas } from "./graph.mjs";
 import { presets, say } from "./presets.mjs";
 
@@ -17,6 +18,7 @@ export async function dropped(event, files) {
   const others = files.filter((file) => !ours.includes(file));
   if (others.length > 0) handOn(event, others);
   const onPage = event.target === app.canvas.canvas;
+  if (ours.length > 0 && chosen(ASK) && !(await mayKeep(ours))) return;
   for (const [index, file] of ours.entries()) {
     const added = await presets.upload(file);
     if (added === null) continue;
@@ -25,6 +27,14 @@ export async function dropped(event, files) {
     const words = added.is_new ? "library.dropped" : "library.droppedAgain";
     say("success", t(words, { name: added.preset.name }));
   }
+}
+
+function mayKeep(files) {
+  return app.extensionManager.dialog.confirm({
+    title: t("library.keepTitle"),
+    message: t("library.keepQuestion"),
+    itemList: files.map(({ name }) => name),
+  });
 }
 
 /** Whether a file's header has the mark of Calibri's presets. */

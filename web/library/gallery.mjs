@@ -6,7 +6,7 @@ import { t } from "../language.js";
 import { drawLegend } from "./bars.mjs";
 import { PresetCard } from "./card.mjs";
 import { showComparison } from "./compare.mjs";
-import { addLoader, addText, before, choose, linkTo, LOAD, modelsAtHand } from "./graph.mjs";
+import { addLoader, addText, before, choose, fileWidgets, linkTo, LOAD, modelsAtHand } from "./graph.mjs";
 import { askForText, showText } from "./paste.mjs";
 import { plain, presets, say } from "./presets.mjs";
 import { dress } from "./style.mjs";
@@ -15,6 +15,7 @@ import { searchable, titleOf } from "./words.mjs";
 
 const root = made("section", "calibri-library");
 root.setAttribute("aria-label", t("library.title"));
+root.tabIndex = -1;
 const search = made("input");
 const model = made("select");
 const choosing = made("p", "calibri-choosing");
@@ -28,6 +29,7 @@ const cards = new Map();
 let compared = []; // the names of two presets at most
 let target = null; // the node that a preset is chosen for
 let isShown = false;
+let takesFocus = false;
 
 const ACTIONS = { use, compare, copyText, rename, discard };
 
@@ -35,6 +37,8 @@ export function open(element) {
   dress();
   if (root.parentElement !== element) element.replaceChildren(root);
   isShown = true;
+  if (takesFocus) root.focus({ preventScroll: true });
+  takesFocus = false;
   offerModels();
   presets.load(model.value);
 }
@@ -42,6 +46,11 @@ export function open(element) {
 export function close() {
   isShown = false;
   chooseFor(null);
+}
+
+/** The keyboard goes on at its beginning when it is next on the page. */
+export function takeFocus() {
+  takesFocus = true;
 }
 
 export function isOpen() {
@@ -134,7 +143,7 @@ function focusedButton() {
 
 function use({ preset }) {
   if (target?.comfyClass === LOAD && target.graph) {
-    choose(target, preset.name);
+    for (const widget of fileWidgets(target)) choose(widget, preset.name);
     say("success", t("library.used", { name: preset.name, title: target.title }));
   } else {
     linkTo(addLoader(preset.name, target?.graph ? before(target) : undefined), target);

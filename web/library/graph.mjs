@@ -5,6 +5,7 @@ import { app } from "../../../scripts/app.js";
 export const LOAD = "CalibriLoadPreset";
 export const IN_WORKFLOW = "CalibriPresetInWorkflow";
 const APPLY = "CalibriApply";
+const FILE = "preset_name";
 // What loaders call the file of a model.
 const MODEL_WIDGETS = ["unet_name", "ckpt_name"];
 
@@ -25,9 +26,24 @@ export function widgetOf(node, name) {
   return node.widgets?.find((widget) => widget.name === name);
 }
 
-/** Choose a preset's file in a Load Calibri Preset, also one that its list does not have yet. */
-export function choose(node, name) {
-  const widget = widgetOf(node, "preset_name");
+/**
+ * What names the file of a Load Calibri Preset: its own widget or, where that is an input of the
+ * subgraph that it is in, those of the nodes that the subgraph stands for. None where another node
+ * names it.
+ */
+export function fileWidgets(node) {
+  const { graph } = node;
+  const input = node.inputs?.find(({ name }) => name === FILE);
+  if (input?.link === null || input?.link === undefined) return [widgetOf(node, FILE)];
+  const link = graph.getLink(input.link);
+  if (!link || link.origin_id !== graph.inputNode?.id) return [];
+  const { name } = graph.inputs[link.origin_slot];
+  const holders = everyNode().filter((each) => each.subgraph === graph);
+  return holders.map((each) => widgetOf(each, name)).filter((widget) => widget !== undefined);
+}
+
+/** Choose a preset's file, also one that the list does not have yet. */
+export function choose(widget, name) {
   const listed = widget.options.values ?? [];
   if (Array.isArray(listed) && !listed.includes(name)) widget.options.values = [...listed, name];
   widget.value = name;
@@ -38,7 +54,7 @@ export function choose(node, name) {
 /** A Load Calibri Preset with this file, at `position` of the canvas or in its middle. */
 export function addLoader(name, position = middle()) {
   const node = add(LOAD, position);
-  choose(node, name);
+  choose(widgetOf(node, FILE), name);
   return node;
 }
 
@@ -70,8 +86,9 @@ export function replace(node, kind, fill) {
   graph.add(other);
   other.pos = [...node.pos];
   fill(other);
-  for (const { target_id: id, target_slot: slot } of links)
-    other.connect(0, graph.getNodeById(id), slot);
+  for (const { target_id: id, target_slot: slot, parentId: reroute } of links)
+    if (id === graph.outputNode?.id) graph.outputNode.slots[slot].connect(other.outputs[0], other, reroute);
+    else other.connect(0, graph.getNodeById(id), slot, reroute);
   graph.remove(node);
   redraw();
   return other;

@@ -11,7 +11,8 @@ const title = made("h2", "", t("library.missing.title"));
 title.id = "calibri-missing-title";
 const list = made("ul");
 const close = button({ label: t("library.close") }, hide);
-// Undo and other tabs open a workflow again: what was closed stays so.
+// Undo and other tabs open a workflow again: what was closed stays so, but another preset of the
+// same name is named.
 const dismissed = new Set();
 dialog.append(title, list, close);
 dialog.addEventListener("keydown", (event) => {
@@ -26,7 +27,7 @@ dress();
 
 /** Show these, or nothing. `use` takes the entry whose preset is here under another name. */
 export function show(missing, use) {
-  const shown = missing.filter(({ name }) => !dismissed.has(name));
+  const shown = missing.filter((entry) => !dismissed.has(keyOf(entry)));
   list.replaceChildren(...shown.map((entry) => item(entry, use)));
   dialog.open = shown.length > 0;
 }
@@ -34,7 +35,7 @@ export function show(missing, use) {
 function item(entry, use) {
   const { name, about, like } = entry;
   const element = made("li");
-  element.dataset.name = name;
+  element.dataset.key = keyOf(entry);
   const words = made("div");
   words.append(made("strong", "", about.title || plain(name)));
   const where = [
@@ -58,7 +59,11 @@ function item(entry, use) {
   return element;
 }
 
+function keyOf({ name, about }) {
+  return `${name} ${about.digest}`;
+}
+
 function hide() {
-  for (const { dataset } of list.children) dismissed.add(dataset.name);
+  for (const { dataset } of list.children) dismissed.add(dataset.key);
   dialog.open = false;
 }

@@ -4,6 +4,12 @@ import { button, made } from "../elements.js";
 import { t } from "../language.js";
 import { plain, presets, say } from "./presets.mjs";
 
+/** When it was deleted, which its id begins with: 20261130-093112. */
+function timeOf(id) {
+  const [, year, month, day, hour, minute] = /^(\d{4})(\d\d)(\d\d)-(\d\d)(\d\d)/.exec(id);
+  return `${year}-${month}-${day} ${hour}:${minute}`;
+}
+
 /** Draw the trash into an open `<details>`. */
 export async function drawTrash(details) {
   const discarded = await presets.discarded();
@@ -19,8 +25,11 @@ export async function drawTrash(details) {
         await drawTrash(details);
         details.querySelector("summary").focus();
       });
-      back.setAttribute("aria-label", `${t("library.trash.restore")}: ${plain(entry.name)}`);
-      item.append(made("span", "", plain(entry.name)), back);
+      // A name may have been deleted more than once.
+      const words = made("span", "", plain(entry.name));
+      words.append(made("small", "", t("library.trash.deleted", { time: timeOf(entry.id) })));
+      back.setAttribute("aria-label", `${t("library.trash.restore")}: ${words.textContent}`);
+      item.append(words, back);
       return item;
     }),
   );

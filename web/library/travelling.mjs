@@ -4,7 +4,7 @@
  */
 
 import { t } from "../language.js";
-import { choose, everyNode, IN_WORKFLOW, LOAD, replace, widgetOf } from "./graph.mjs";
+import { choose, everyNode, fileWidgets, IN_WORKFLOW, LOAD, replace, widgetOf } from "./graph.mjs";
 import { plain, presets, say } from "./presets.mjs";
 
 const PROPERTY = "calibri_preset"; // of a node, in the workflow's JSON
@@ -27,7 +27,7 @@ export function remember(node) {
   const before = node.onSerialize;
   node.onSerialize = function (saved) {
     before?.call(this, saved);
-    const name = widgetOf(this, "preset_name")?.value;
+    const name = fileWidgets(this)[0]?.value;
     const preset = typeof name === "string" ? presets.named(name) : undefined;
     if (preset === undefined) return;
     const told = Object.fromEntries(TOLD.map((key) => [key, preset[key]]).filter(([, value]) => value));
@@ -42,16 +42,16 @@ export async function nameMissing() {
   if (!presets.isKnown) return;
   const missing = everyNode()
     .filter((node) => node.comfyClass === LOAD)
-    .map((node) => ({ node, name: widgetOf(node, "preset_name")?.value }))
+    .flatMap((node) => fileWidgets(node).map((widget) => ({ node, widget, name: widget.value })))
     // A link that leads out of the folder is not listed by the server, and loads all the same.
-    .filter(({ node, name }) => typeof name === "string" && !isHere(node, name))
-    .map(({ node, name }) => ({ node, name, ...describe(node, name) }));
+    .filter(({ widget, name }) => typeof name === "string" && !isHere(widget, name))
+    .map((entry) => ({ ...entry, ...describe(entry.node, entry.name) }));
   (await import("./missing.mjs")).show(missing, use);
 }
 
 /** Whether a name can be loaded, or is none: an input without a choice has a sentence there. */
-function isHere(node, name) {
-  const offered = widgetOf(node, "preset_name").options?.values;
+function isHere(widget, name) {
+  const offered = widget.options?.values;
   return (
     !name.endsWith(".safetensors") ||
     presets.named(name) !== undefined ||
@@ -63,7 +63,9 @@ function isHere(node, name) {
 /** Turn a node that loads a file into one that has the preset in it. */
 export async function putIntoWorkflow(node) {
   await readPresets();
-  const preset = presets.named(widgetOf(node, "preset_name").value);
+  const names = new Set(fileWidgets(node).map((widget) => widget.value));
+  if (names.size !== 1) return say("error", t("library.namedElsewhere"));
+  const preset = presets.named([...names][0]);
   const text = preset === undefined ? null : await presets.text(preset);
   if (text === null) {
     if (preset === undefined) say("error", t("library.missing.gone"));
@@ -75,7 +77,7 @@ export async function putIntoWorkflow(node) {
 }
 
 function use(entry) {
-  choose(entry.node, entry.like.name);
+  choose(entry.widget, entry.like.name);
 }
 
 /** What a node remembers of its preset, and a preset here that is the same under another name. */

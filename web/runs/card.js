@@ -7,12 +7,15 @@ import { openPanel } from "../watch/open.js";
 import {
   ACTIONS,
   buttonWords,
+  canBeDeleted,
   DELETE,
   deleteQuestion,
   fits,
   gainWords,
+  hintOf,
   presetWords,
   progressWords,
+  reasonWords,
   stateWords,
   waitWords,
   workWords,
@@ -51,13 +54,15 @@ export class RunCard {
     this.element.dataset.state = run.state;
     setText(this.#title, run.title);
     setText(this.#state, stateWords(run));
-    this.#bar.max = Math.max(1, run.total ?? 0);
-    this.#bar.value = run.state === "finished" ? this.#bar.max : (run.images ?? 0);
+    // How many images another process means to draw is not known here.
+    const [done, all] = run.total ? [run.images, run.total] : [run.generation, run.generations];
+    this.#bar.max = Math.max(1, all ?? 0);
+    this.#bar.value = run.state === "finished" ? this.#bar.max : (done ?? 0);
     this.#bar.setAttribute("aria-label", t("runs.progressOf", { title: run.title }));
     this.#showLines([
       progressWords(run),
       workWords(run),
-      run.state === "running" ? "" : (run.reason ?? ""),
+      reasonWords(run),
       gainWords(run),
       presetWords(run),
       waitWords(run),
@@ -76,7 +81,8 @@ export class RunCard {
     const buttons = [...this.#buttons.values()];
     const focused = buttons.find((button) => button === document.activeElement);
     for (const [name, button] of this.#buttons) {
-      button.hidden = name in ACTIONS && !fits(name, run);
+      button.hidden = name in ACTIONS ? !fits(name, run) : name === "delete" && !canBeDeleted(run);
+      if (name in ACTIONS) button.title = hintOf(name, run);
       const { label } = LABELLED[name];
       button.setAttribute("aria-label", buttonWords(label, run));
     }

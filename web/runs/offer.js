@@ -4,6 +4,7 @@
  */
 
 import { t } from "../language.js";
+import { chosen, OFFER } from "../settings.js";
 import { runs } from "./runs.js";
 import { ACTIONS, buttonWords, progressWords, stateWords } from "./words.js";
 
@@ -39,7 +40,7 @@ export function offerToResume() {
     if (now === null || !RESTING.includes(now.state)) return drop((now ?? before)?.id);
     // Who has just pressed Pause, or reads a toast about it, needs no offer.
     const newlyPaused = before !== null && now.state === "paused" && !offered.has(now.id);
-    if (!newlyPaused && !wasPutOff(now)) offer(now);
+    if (!newlyPaused && !wasPutOff(now) && chosen(OFFER)) offer(now);
   });
 }
 
@@ -89,9 +90,9 @@ function wasPutOff(run) {
   return putOffMarks().includes(mark(run));
 }
 
-/** A run that has worked since rests anew. */
+/** A run that has worked since rests anew, and another of the same name is another. */
 function mark(run) {
-  return `${run.id} ${run.state} ${run.slices}`;
+  return `${run.id} ${run.created} ${run.state} ${run.slices}`;
 }
 
 function putOffMarks() {

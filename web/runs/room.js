@@ -7,6 +7,7 @@ import { api } from "../../../scripts/api.js";
 export function makeRoomForChanges(runs) {
   api.addEventListener("graphChanged", () => {
     const onChange = app.extensionManager.queueSettings?.mode === "change";
-    if (onChange && runs.all.some((run) => run.state === "running")) runs.makeRoom();
+    const makesWay = (run) => run.state === "running" && run.where === "background";
+    if (onChange && runs.all.some(makesWay)) runs.makeRoom();
   });
 }

@@ -11,12 +11,16 @@ import { t } from "../language.js";
 
 const LISTED = "/calibri/runs";
 const DELETED = "deleted"; // the state in the last event of a run
+const LOOK_AGAIN = 5000; // ms, since nobody tells of the runs of other processes
 
 class Runs extends EventTarget {
   #runs = new Map();
   #revisions = new Map(); // of deleted runs as well
   #followed = new Set();
   #followers = new Set();
+  #timer = null;
+  /** Whether the list has been read: what is running then did not begin now. */
+  isKnown = false;
 
   constructor() {
     super();
@@ -39,6 +43,7 @@ class Runs extends EventTarget {
     for (const run of this.all)
       if (!listed.has(run.id)) this.#take({ ...run, revision, state: DELETED });
     for (const run of answer.runs) this.#take(run);
+    this.isKnown = true;
   }
 
   /**
@@ -68,6 +73,15 @@ class Runs extends EventTarget {
     if (following) this.#followers.add(who);
     else this.#followers.delete(who);
     this.#updateFollowed();
+    clearTimeout(this.#timer);
+    if (this.#followers.size > 0) this.#lookAgain();
+  }
+
+  #lookAgain() {
+    this.#timer = setTimeout(async () => {
+      if (!document.hidden) await this.load();
+      if (this.#followers.size > 0) this.#lookAgain();
+    }, LOOK_AGAIN);
   }
 
   #take(run) {
@@ -78,11 +92,12 @@ class Runs extends EventTarget {
     if (now === null) this.#runs.delete(run.id);
     else this.#runs.set(run.id, now);
     this.#updateFollowed();
-    this.dispatchEvent(new CustomEvent("runs", { detail: { before, now } }));
+    if (!isSame(before, now)) this.dispatchEvent(new CustomEvent("runs", { detail: { before, now } }));
   }
 
   #updateFollowed() {
-    const wanted = this.#followers.size > 0 ? this.all.filter((run) => run.state === "running") : [];
+    const isTold = (run) => run.state === "running" && run.where !== "elsewhere";
+    const wanted = this.#followers.size > 0 ? this.all.filter(isTold) : [];
     const ids = new Set(wanted.map((run) => run.id));
     for (const id of ids) if (!this.#followed.has(id)) this.#tellFollowing(id, "follow");
     for (const id of this.#followed) if (!ids.has(id)) this.#tellFollowing(id, "unfollow");
@@ -121,6 +136,12 @@ class Runs extends EventTarget {
   #refuse(sentence) {
     this.dispatchEvent(new CustomEvent("refused", { detail: sentence }));
   }
+}
+
+/** Whether two summaries of a run say the same. */
+function isSame(before, now) {
+  if (before === null || now === null) return before === now;
+  return JSON.stringify({ ...before, revision: 0 }) === JSON.stringify({ ...now, revision: 0 });
 }
 
 export const runs = new Runs();

@@ -4,7 +4,7 @@ import { made } from "../elements.js";
 import { t } from "../language.js";
 import { RunCard } from "./card.js";
 import { runs } from "./runs.js";
-import { byState } from "./words.js";
+import { inOrder } from "./words.js";
 
 const TITLE = t("runs.title");
 
@@ -47,7 +47,7 @@ runs.addEventListener("runs", () => {
 });
 
 function show() {
-  const sorted = runs.all.sort(byState);
+  const sorted = runs.all.sort(inOrder);
   empty.hidden = sorted.length > 0;
   const shown = new Set(sorted.map((run) => run.id));
   for (const [id, card] of cards) {

@@ -4,14 +4,19 @@ import { t } from "../language.js";
 import { count, decimals, duration, number, signed } from "../numbers.js";
 
 // What runs first, what has ended last.
-const ORDER = ["running", "waiting", "interrupted", "paused", "stopped", "finished"];
+const ORDER = ["running", "waiting", "interrupted", "paused", "rests", "stopped", "finished"];
 
 // What a run that runs can be told to do just now; "done" is the moment before it is finished.
 const PHASES = ["validation", "generation", "selection", "confirmation", "judging"];
 
-/** For sorting; runs in one state stay in the order in which they came. */
+/** For sorting. */
 export function byState(run, other) {
   return ORDER.indexOf(run.state) - ORDER.indexOf(other.state);
+}
+
+/** By state, those in one state in the order in which they were begun. */
+export function inOrder(run, other) {
+  return byState(run, other) || run.created - other.created;
 }
 
 /** What can be asked of a run, in these states. */
@@ -42,6 +47,9 @@ export const ACTIONS = {
   },
 };
 
+// What can be asked of a run that this ComfyUI does not work on in the background.
+const OF_OTHERS = ["finish", "stop"];
+
 /** Shown as its icon alone. */
 export const DELETE = {
   label: t("runs.delete.label"),
@@ -51,8 +59,25 @@ export const DELETE = {
 
 /** Whether an action makes sense: a search that went its whole way has nothing to resume. */
 export function fits(action, run) {
+  if (run.where !== "background") return OF_OTHERS.includes(action) && run.state === "running";
   const whole = run.state === "finished" && run.generation >= run.generations;
   return ACTIONS[action].states.includes(run.state) && !whole;
+}
+
+/** What a button does: whoever works on the run is told otherwise. */
+export function hintOf(action, run) {
+  const isOfOthers = action === "stop" && fits(action, run) && run.where !== "background";
+  return isOfOthers ? t(`runs.stop.${run.where}`) : ACTIONS[action].hint;
+}
+
+/** What somebody works on is stopped first. */
+export function canBeDeleted(run) {
+  return run.where === "background" || run.where === "nowhere";
+}
+
+/** Why it rests, or who works on it. */
+export function reasonWords(run) {
+  return run.state === "running" && run.where === "background" ? "" : (run.reason ?? "");
 }
 
 /** A button's name for a screen reader, which hears many alike. */
@@ -74,12 +99,13 @@ export function progressWords(run) {
 /** Images drawn, and the time that is left or was spent. */
 export function workWords(run) {
   const running = run.state === "running";
-  const seconds = running ? run.seconds_left : run.seconds;
+  const seconds = running ? run.seconds_left : run.seconds; // unknown of other processes
   const parts = [];
   // `total` is what the search may need at most.
-  if (run.total) {
+  if (run.total || run.images) {
     const values = { count: count(run.images), all: count(run.total) };
-    parts.push(t(run.state === "finished" ? "runs.images" : "runs.imagesOf", values));
+    const isWhole = run.state === "finished" || !run.total;
+    parts.push(t(isWhole ? "runs.images" : "runs.imagesOf", values));
   }
   if (seconds > 0) parts.push(t(running ? "runs.left" : "runs.worked", { time: duration(seconds) }));
   return parts.join(t("runs.and"));

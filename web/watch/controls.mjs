@@ -5,7 +5,7 @@ import { api } from "../../../scripts/api.js";
 import { button, icon, made } from "../elements.js";
 import { t } from "../language.js";
 import { runs } from "../runs/runs.js";
-import { ACTIONS, buttonWords, fits } from "../runs/words.js";
+import { ACTIONS, buttonWords, fits, hintOf } from "../runs/words.js";
 
 const SAVE = { label: t("watch.save"), hint: t("watch.saveHint"), icon: "pi pi-save" };
 const TOAST_MS = 8000;
@@ -31,6 +31,7 @@ export function makeControls() {
       for (const [name, each] of buttons) {
         each.hidden = name === "save" ? !hasBest(run) : !fits(name, run);
         each.setAttribute("aria-label", buttonWords((ACTIONS[name] ?? SAVE).label, run));
+        if (name in ACTIONS) each.title = hintOf(name, run);
       }
       // The button just pressed may be gone: the keyboard stays here.
       if (focused?.hidden) [...buttons.values()].find((each) => !each.hidden)?.focus();

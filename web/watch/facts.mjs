@@ -22,7 +22,7 @@ export function makeFacts() {
         progressWords(run),
         costWords(run),
         speedWords(rows),
-        run.reason ?? "",
+        run.reason,
         presetWords(run),
         waitWords(run),
       ].filter(Boolean);

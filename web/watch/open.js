@@ -32,5 +32,10 @@ export function choose(id) {
 /** Show the panel, with this run where one is named. */
 export async function openPanel(id = null) {
   if (id !== null) choose(id);
-  if (!open) await app.extensionManager.command.execute(`Workspace.ToggleBottomPanelTab.${TAB_ID}`);
+  if (!open) await togglePanel();
+}
+
+/** Show the panel, or hide it. */
+export function togglePanel() {
+  return app.extensionManager.command.execute(`Workspace.ToggleBottomPanelTab.${TAB_ID}`);
 }

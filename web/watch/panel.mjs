@@ -3,7 +3,7 @@
 import { made } from "../elements.js";
 import { t } from "../language.js";
 import { runs } from "../runs/runs.js";
-import { byState } from "../runs/words.js";
+import { inOrder } from "../runs/words.js";
 import { choice, choose, chosen } from "./open.js";
 import { makeControls } from "./controls.mjs";
 import { Course } from "./course.mjs";
@@ -21,6 +21,7 @@ export async function makePanel() {
   await Promise.all([styled("./watch.css"), styled("../vendor/uplot/uPlot.min.css")]);
   const element = made("section", "calibri-watch");
   element.setAttribute("aria-label", t("watch.title"));
+  element.tabIndex = -1;
   const label = made("label", "calibri-choice", t("watch.run"));
   const select = made("select");
   label.append(select);
@@ -49,7 +50,7 @@ export async function makePanel() {
   });
 
   function show() {
-    const sorted = runs.all.sort(byState);
+    const sorted = runs.all.sort(inOrder);
     const run = sorted.find(({ id }) => id === chosen()) ?? sorted[0];
     empty.hidden = run !== undefined;
     body.hidden = run === undefined;
