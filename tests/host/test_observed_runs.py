@@ -3,23 +3,34 @@ process works on. They are listed and watched as the others, and can be asked to
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import comfy.model_management
 import folder_paths
 import pytest
+import torch
 
 from comfyui_calibri.calibri import stop_request
 from comfyui_calibri.calibri.journal import Journal
+from comfyui_calibri.calibri.presets import load_preset
 from comfyui_calibri.nodes import runs
+from comfyui_calibri.nodes.album import picture_of
 from comfyui_calibri.nodes.background import commands
+from comfyui_calibri.nodes.background.observed import Observed
 from comfyui_calibri.nodes.background.others import Others
 from comfyui_calibri.nodes.background.record import RUNNING, Record
 from comfyui_calibri.nodes.background.registry import BusyError, Registry
+from comfyui_calibri.nodes.calibrate import CalibriCalibrate
 
 from .background_client import Refused
 from .background_fixtures import StartServer
 from .background_graph import BACKGROUND, TINY, Prompt, calibration
+from .tiny_fixtures import inference  # noqa: F401
+from .tiny_inputs import calibration_inputs
+from .tiny_patchers import Brightness
 
 pytestmark = pytest.mark.oldest
 
@@ -135,3 +146,46 @@ def test_a_journal_that_is_none_is_said(others: Others) -> None:
     assert told["state"] == "rests"
     assert "is a calibration journal" in told["reason"]
     assert (run.course(), run.coordinates()) == ([], [])
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Of a small Calibrate in this process: 2 generations, each validated."""
+    with torch.inference_mode():
+        given = calibration_inputs(Path(tmp_path_factory.mktemp("clip")))
+    return {**given, "validate_every": 1, "keep_anyway": True}
+
+
+class Cancels(Brightness):
+    """Presses Cancel, as the page would, once the run has a best."""
+
+    def score(self, images: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+        if (runs.runs_folder() / "trial" / runs.PRESET).is_file():
+            comfy.model_management.interrupt_current_processing()
+        return super().score(images, prompts)
+
+
+@pytest.mark.usefixtures("inference")
+def test_what_is_told_of_a_run_is_what_it_has_found(inputs: dict[str, Any], output: Path) -> None:
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        CalibriCalibrate.execute(**{**inputs, "reward": Cancels()})
+    run = Observed("trial")
+    told = run.summary()
+    assert (told["state"], told["best"]) == ("rests", told["generation"])
+    best = load_preset(run.folder / runs.PRESET)
+    (kept,) = best.rewards
+    assert told["plain"] == pytest.approx(kept.before)
+    assert told["reward"] == pytest.approx(kept.after)
+    assert (told["gain"]["low"], told["gain"]["high"]) == pytest.approx((kept.low, kept.high))
+    assert picture_of(run.folder)
+
+    CalibriCalibrate.execute(**inputs)
+    told, course = run.summary(), run.course()
+    report = json.loads((output / "calibri" / "trial" / "report.json").read_text())
+    assert (told["state"], told["best"]) == ("finished", report["recommended"]["generation"])
+    assert told["gain"] == report["gain"]
+    assert told["images"] == report["counts"]["images"]
+    assert [row["generation"] for row in course] == [0, 1, 2]
+    assert [row["mean"] for row in course[1:]] == pytest.approx(
+        [row["mean"] for row in report["generations"]]
+    )
