@@ -242,9 +242,8 @@ def compare(
         result = comparison.run(method, seed)
         with file.open("a", encoding="utf-8") as out:
             out.write(json.dumps(result) + "\n")
-        say(
-            f"{method}, seed {seed}: {result['measured'][-1]}, {result['drawn']} in {result['seconds']} s"
-        )
+        ended = {**result["measured"][-1], **result["drawn"]}
+        say(f"{method}, seed {seed}: {ended} in {result['seconds']} s")
     return [result for result in _done(file).values() if result["seed"] in seeds]
 
 
