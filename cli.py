@@ -14,6 +14,7 @@ from .commands.doctor import doctor
 from .commands.evaluate import evaluate
 from .commands.export_preset import export_preset
 from .commands.import_checkpoint import import_checkpoint
+from .commands.inspect_router import inspect_router
 from .commands.run_report import report
 from .commands.status import status, stop
 from .commands.train import train
@@ -33,6 +34,7 @@ app.command()(demo)
 app.command()(verify)
 app.command("train-qrm")(train_qrm)
 app.command()(train)
+app.command("inspect-router")(inspect_router)
 app.command()(doctor)
 
 

@@ -18,7 +18,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
-from ..ahpa.figure_training import draw_losses, draw_router
+from ..ahpa.figure_inspection import draw_router
+from ..ahpa.figure_training import draw_losses
 from ..ahpa.hidden import read_blocks
 from ..ahpa.recipe import Recipe
 from ..ahpa.router_file import TrainedRouter, can_be_kept

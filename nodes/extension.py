@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from . import folders
+from .ahpa_router import CalibriLoadAHPARouter, CalibriSaveAHPARouter
 from .analyze import CalibriAnalyzeBlocks
 from .apply import CalibriApply
 from .background import job
@@ -19,6 +20,7 @@ from .demo_pictures import CalibriDemoPictures
 from .editing import CalibriBlendPresets, CalibriConvertPreset, CalibriEdit
 from .evaluate import CalibriEvaluate
 from .external_rewards import CalibriLoadExternalReward
+from .inspect_ahpa import CalibriAHPARouter
 from .inspect_qrm import CalibriInspectQRM
 from .library import routes as library
 from .official import CalibriExportCheckpoint, CalibriImportCheckpoint
@@ -44,6 +46,7 @@ class CalibriExtension(ComfyExtension):
         job.start()
         library.start()
         return [
+            CalibriAHPARouter,
             CalibriAnalyzeBlocks,
             CalibriApply,
             CalibriApplyQRM,
@@ -60,6 +63,7 @@ class CalibriExtension(ComfyExtension):
             CalibriExportCheckpoint,
             CalibriImportCheckpoint,
             CalibriInspectQRM,
+            CalibriLoadAHPARouter,
             CalibriLoadDemoTextEncoder,
             CalibriLoadExternalReward,
             CalibriLoadPreset,
@@ -73,6 +77,7 @@ class CalibriExtension(ComfyExtension):
             CalibriPromptTemplate,
             CalibriRewardFloor,
             CalibriRewardInput,
+            CalibriSaveAHPARouter,
             CalibriSavePreset,
             CalibriSaveQRM,
             CalibriScoreDetections,

@@ -12,6 +12,7 @@ import folder_paths
 
 PRESETS = "calibri"
 QRMS = "qrm"
+ROUTERS = "ahpa"
 REWARDS = "reward"
 REWARD_SUFFIXES = {".safetensors", ".pt", ".pth", ".bin"}
 # Before the names of files that a node lists from two folders.
@@ -21,10 +22,10 @@ DEMO_REWARD = DEMO_WEIGHTS / "reward" / "calibri-demo-reward.safetensors"
 
 
 def register() -> None:
-    """Make `models/calibri`, `models/qrm` and `models/reward` known; the stock loaders see the
-    demo's files.
+    """Make `models/calibri`, `models/qrm`, `models/ahpa` and `models/reward` known; the stock
+    loaders see the demo's files.
     """
-    for kind in (PRESETS, QRMS):
+    for kind in (PRESETS, QRMS, ROUTERS):
         own = Path(folder_paths.models_dir) / kind
         folder_paths.add_model_folder_path(kind, str(own), is_default=True)
         paths, _ = folder_paths.folder_names_and_paths[kind]
@@ -73,6 +74,24 @@ def new_qrm_path(prefix: str) -> Path:
     Raises ValueError where `prefix` leads outside.
     """
     return _new_in(QRMS, prefix)
+
+
+def router_files() -> list[str]:
+    """AHPA's routers by their names below `models/ahpa`."""
+    return folder_paths.get_filename_list(ROUTERS)
+
+
+def router_path(name: str) -> Path:
+    """The file of a router; ValueError where there is none of that name."""
+    return _named(ROUTERS, name, "router", "models/ahpa; put")
+
+
+def new_router_path(prefix: str) -> Path:
+    """A file name that is not taken yet, `<prefix>_00001.safetensors` in the user's ahpa folder.
+
+    Raises ValueError where `prefix` leads outside.
+    """
+    return _new_in(ROUTERS, prefix)
 
 
 def new_lora_path(prefix: str) -> Path:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
+from typer.testing import CliRunner, Result
 
 from comfyui_calibri.ahpa.methods import METHODS, router_of
 from comfyui_calibri.ahpa.router_file import (
@@ -17,6 +20,7 @@ from comfyui_calibri.ahpa.router_file import (
     load_router,
     save_router,
 )
+from comfyui_calibri.cli import app
 
 from .ahpa_subject import LEVELS
 
@@ -62,3 +66,30 @@ def test_a_newer_version_is_named(tmp_path: Path) -> None:
     save_file({"a": torch.ones(1)}, path, {METADATA_KEY: '{"schema": 2}'})
     with pytest.raises(RouterFileError, match="another version"):
         load_router(path)
+
+
+def test_a_file_is_inspected_on_the_command_line(tmp_path: Path) -> None:
+    path, output = tmp_path / "router.safetensors", tmp_path / "found"
+    save_router(path, TrainedRouter("ahpa", LEVELS, 8, router_of("ahpa", LEVELS, 8), {}))
+
+    def inspect(*options: object) -> Result:
+        return CliRunner().invoke(app, ["inspect-router", *map(str, options)])
+
+    done = inspect(path, "--output", output)
+    assert done.exit_code == 0, done.output
+    assert "At full noise (t = 1): middle 50%, deep 50%" in done.stdout
+    assert sorted(file.name for file in output.iterdir()) == ["router.json", "router.png"]
+    numbers = json.loads((output / "router.json").read_text("utf-8"))
+    assert numbers["beta"]["deep"] == [0.5] * len(numbers["t"])
+    with Image.open(output / "router.png") as picture:
+        assert picture.size == (900, 640)
+
+    refused = {
+        "holds router.json and router.png already": inspect(path, "--output", output),
+        "give both --vae and --pictures": inspect(path, "--vae", path),
+        "holds no router of AHPA": inspect(output / "router.png"),
+    }
+    for words, said in refused.items():
+        assert said.exit_code == 2
+        assert words in said.stderr
+    assert inspect(path, "--output", output, "--overwrite").exit_code == 0
