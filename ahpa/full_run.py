@@ -23,7 +23,8 @@ from ..training.checkpointing import checkpointed
 from ..training.loop import DivergedError
 from ..training.processes import ALONE, Processes
 from ..training.state import STATE, TrainingError
-from .figure_training import draw_losses, draw_router
+from .figure_inspection import draw_router
+from .figure_training import draw_losses
 from .full_subject import ModelSubject
 from .hidden import read_blocks
 from .levels import Level

@@ -108,9 +108,9 @@ def _features(
     import torch
 
     from ..ahpa.figure_inspection import draw_features
+    from ..ahpa.pictures import crop, opened
     from ..nodes.ahpa_inspection import group_pictures
     from ..nodes.headless import load_vae
-    from ..nodes.training_pictures import crop, opened
 
     cropped = torch.stack([crop(opened(path), size) for path in pictures])
     with torch.inference_mode():

@@ -196,8 +196,9 @@ def _chosen(
     """Up to `most` of the pictures, evenly spread, cropped; ValueError in a sentence."""
     import torch
 
+    from ..ahpa.pictures import crop
     from ..ahpa.targets import spread
-    from .training_pictures import TrainingPictures, crop, spread_captions
+    from .training_pictures import TrainingPictures, spread_captions
 
     pictures = [picture for batch in images for picture in batch]
     count = len(pictures)

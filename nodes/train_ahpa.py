@@ -45,7 +45,8 @@ class CalibriTrainAHPA(io.ComfyNode):
                 ),
                 sockets.Router.Output(
                     display_name="router",
-                    tooltip="What was learnt, for the methods reversed and frozen.",
+                    tooltip="What was learnt: for AHPA Router and Save AHPA Router, and for the "
+                    "methods reversed and frozen.",
                 ),
             ],
             hidden=[io.Hidden.unique_id],
@@ -93,7 +94,7 @@ class CalibriTrainAHPA(io.ComfyNode):
         if _one(method) in ("reversed", "frozen") and router is _MISSING:
             return (
                 f"The method {_one(method)} needs a router that was trained before: connect the "
-                "router of another Train LoRA with AHPA."
+                "router of another Train LoRA with AHPA, or Load AHPA Router."
             )
         if words is not None and not words.strip():
             return "levels is empty: give groups such as 'middle, deep', or names of levels."

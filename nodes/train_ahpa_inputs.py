@@ -106,7 +106,9 @@ def training_inputs() -> list[io.Input]:
             "clip_vision", optional=True, tooltip="The image encoder of the method repa."
         ),
         sockets.Router.Input(
-            "router", optional=True, tooltip="Of another training, for reversed and frozen."
+            "router",
+            optional=True,
+            tooltip="Of another training, or from Load AHPA Router: for reversed and frozen.",
         ),
         *(sockets.advanced(widget) for widget in _advanced_inputs()),
     ]

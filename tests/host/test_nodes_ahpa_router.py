@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,14 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP, VAE
 from comfy_execution.graph_utils import ExecutionBlocker
+from PIL import Image
 
 from comfyui_calibri.ahpa.hidden import HiddenReader, chosen_block, read_blocks
 from comfyui_calibri.ahpa.levels import Level, chosen_levels, read_levels
 from comfyui_calibri.ahpa.router import DynamicRouter
-from comfyui_calibri.ahpa.router_file import TrainedRouter
+from comfyui_calibri.ahpa.router_file import TrainedRouter, save_router
+from comfyui_calibri.demo.weights import VAE as DEMO_VAE
+from comfyui_calibri.demo.weights import WEIGHTS
 from comfyui_calibri.nodes import ahpa_inspection
 from comfyui_calibri.nodes.ahpa_router import CalibriLoadAHPARouter, CalibriSaveAHPARouter
 from comfyui_calibri.nodes.ahpa_targets import encoder_of
@@ -228,3 +233,27 @@ def test_files_that_are_no_routers_are_refused_before_the_run(routers: Path) -> 
     with pytest.raises(ValueError, match="learns no router"):
         CalibriSaveAHPARouter.execute(None, "mine")
     assert not list(routers.glob("mine*"))
+
+
+def test_the_command_draws_features_of_a_vae_by_comfyui(
+    router: TrainedRouter, root: Path, comfyui: Path, tmp_path: Path
+) -> None:
+    file, output = tmp_path / "router.safetensors", tmp_path / "found"
+    save_router(file, router)
+    for number, picture in enumerate(pictures(2)):
+        pixels = (picture * 255).byte().numpy()
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    command = [sys.executable, "-m", "comfyui_calibri", "inspect-router", file]
+    command += ["--output", output, "--vae", WEIGHTS / DEMO_VAE, "--size", 64]
+    command += ["--pictures", tmp_path / "0.png", "--pictures", tmp_path / "1.png"]
+    command += ["--comfyui", comfyui, "--cpu"]
+    done = subprocess.run(list(map(str, command)), cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    numbers = json.loads((output / "router.json").read_text("utf-8"))
+    assert {group: found["cells"] for group, found in numbers["features"].items()} == {
+        "shallow": [32, 32],
+        "middle": [16, 16],
+        "deep": [8, 8],
+    }
+    with Image.open(output / "features.png") as drawn:
+        assert drawn.size == (410, 600)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from comfyui_calibri.nodes.extension import CalibriExtension
 
 pytestmark = pytest.mark.oldest
 
+# Of a page's picture: its words and its file.
+PICTURE = re.compile(r"!\[([^\]]+)\]\(img/([^)]+)\)")
 PICTURE_BYTES = 1_500_000  # all of them: they travel with every installation
 
 
@@ -45,15 +48,31 @@ def test_every_node_is_listed_once_and_has_its_page(pages: dict[str, str]) -> No
 
 
 def test_a_page_explains_each_input_and_output(pages: dict[str, str]) -> None:
-    missing = {}
-    for name, schema in schemas().items():
-        outputs = [output.display_name or output.id for output in schema.outputs or ()]
-        wanted = [*(given.id for given in schema.inputs or ()), *filter(None, outputs)]
-        explained = marked_words(pages[name])
-        unexplained = [word for word in wanted if first_of_row(word) not in explained]
-        # MODEL and CLIP are sockets without a name of their own.
-        missing[name] = [word for word in unexplained if not word.isupper()]
+    missing = {name: unexplained(schema, pages[name]) for name, schema in schemas().items()}
     assert not {name: words for name, words in missing.items() if words}
+
+
+def test_a_translated_page_says_what_the_english_one_says_and_shows_its_pictures(
+    root: Path, pages: dict[str, str]
+) -> None:
+    found = schemas()
+    for file in (root / "web" / "docs").glob("*/*.md"):
+        name, page = file.parent.name, file.read_text(encoding="utf-8")
+        locale = root / "locales" / file.stem / "nodeDefs.json"
+        titles = json.loads(locale.read_text(encoding="utf-8"))
+        assert page.splitlines()[0] == f"# {titles[name]['display_name']}"
+        assert not unexplained(found[name], page), file
+        shown = [[picture for _, picture in PICTURE.findall(text)] for text in (page, pages[name])]
+        assert shown[0] == shown[1], file
+
+
+def unexplained(schema: Any, page: str) -> list[str]:
+    """The node's inputs and outputs that the page does not name."""
+    outputs = [output.display_name or output.id for output in schema.outputs or ()]
+    wanted = [*(given.id for given in schema.inputs or ()), *filter(None, outputs)]
+    explained = marked_words(page)
+    # MODEL and CLIP are sockets without a name of their own.
+    return [word for word in wanted if first_of_row(word) not in explained and not word.isupper()]
 
 
 def marked_words(page: str) -> set[str]:
@@ -69,9 +88,7 @@ def first_of_row(word: str) -> str:
 
 def test_a_page_has_a_picture_and_every_picture_a_page(root: Path, pages: dict[str, str]) -> None:
     folder = root / "web" / "docs" / "img"
-    shown = {
-        name: re.findall(r"!\[([^\]]+)\]\(img/([^)]+)\)", page) for name, page in pages.items()
-    }
+    shown = {name: PICTURE.findall(page) for name, page in pages.items()}
     assert not [name for name, pictures in shown.items() if not pictures]
     used = {file for pictures in shown.values() for _, file in pictures}
     assert used == {file.name for file in folder.iterdir()}

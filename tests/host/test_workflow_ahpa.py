@@ -42,6 +42,7 @@ def test_it_trains_saves_loads_with_the_stock_loaders_and_draws(
     prompt = client.prompt_from_workflow(root / "workflows" / FILE)
     names = {entry["class_type"]: name for name, entry in prompt.items()}
     training, loader = names["CalibriTrainAHPA"], names["LoraModelLoader"]
+    inspector = names["CalibriAHPARouter"]
     prompt[names["CalibriDemoPictures"]]["inputs"]["count"] = 4
     # As it stands it takes a minute or two. Few steps change little, so they are large.
     prompt[training]["inputs"].update(steps=2, batch=4, warm_up=0, learning_rate=0.05)
@@ -55,9 +56,17 @@ def test_it_trains_saves_loads_with_the_stock_loaders_and_draws(
     with safe_open(saved, "np") as file:
         assert "diffusion_model.single_blocks.0.linear1.alpha" in set(file.keys())
     assert saved.name in result.outputs[training]["text"][0]
+    (inspected,) = result.outputs[inspector]["text"]
+    assert "At full noise (t = 1): middle" in inspected
+    previews = {
+        entry["inputs"]["images"][1]: len(result.outputs[name]["images"])
+        for name, entry in prompt.items()
+        if entry["class_type"] == "PreviewImage" and entry["inputs"]["images"][0] == inspector
+    }
+    assert previews == {0: 1, 1: 1, 2: 1}  # router, features, alignment
 
     # The same file by its name, through the loader that everybody uses.
-    gone = {training, names["CalibriDemoPictures"], names["ImageInvert"]}
+    gone = {training, inspector, names["CalibriDemoPictures"], names["ImageInvert"]}
     gone |= {name for name, entry in prompt.items() if entry["class_type"] == "PreviewImage"}
     again = {name: entry for name, entry in prompt.items() if name not in gone}
     model = prompt[loader]["inputs"]["model"]
