@@ -166,7 +166,13 @@ class _Asked:
             with self._reader:
                 noised = sampling.noise_scaling(sigma, eps, latent, False)
                 model(noised, sigma * x.new_ones(1), **(extra_args or {}))
-            found = self._reader.tokens
+            try:
+                found = self._reader.tokens
+            except RuntimeError as error:
+                raise ValueError(
+                    f"The model answered without running its block {self._reader.block.name}, as "
+                    "one with a cache does (EasyCache): connect the model from before it."
+                ) from error
             if len(found) != 1:
                 raise ValueError(
                     f"The model draws a picture from {len(found)} predictions, as an ensemble "

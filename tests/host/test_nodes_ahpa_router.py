@@ -200,6 +200,28 @@ def test_what_shows_in_the_run_is_one_sentence(
         look(router, images=pictures(), **{**linked, "vae": other})
 
 
+def test_models_that_do_not_run_the_block_once_are_refused(
+    router: TrainedRouter,
+    model: ModelPatcher,  # noqa: F811
+    clip: CLIP,  # noqa: F811
+    vae: VAE,
+) -> None:
+    def twice(apply: Any, args: Any) -> torch.Tensor:
+        conds = {k: torch.cat([v, v]) if torch.is_tensor(v) else v for k, v in args["c"].items()}
+        x, t = args["input"], args["timestep"]
+        found: torch.Tensor = apply(torch.cat([x, x]), torch.cat([t, t]), **conds)[:1]
+        return found
+
+    for wrapper, words in (
+        (lambda apply, args: args["input"], "without running its block"),
+        (twice, "from 2 predictions, as an ensemble does"),
+    ):
+        changed = model.clone()
+        changed.set_model_unet_function_wrapper(wrapper)
+        with pytest.raises(ValueError, match=words):
+            look(router, vae=vae, images=pictures(), model=changed, clip=clip)
+
+
 def test_a_router_is_saved_under_a_free_number_and_loaded(
     router: TrainedRouter, routers: Path
 ) -> None:
