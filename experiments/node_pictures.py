@@ -34,7 +34,7 @@ RUN_SECONDS = 300
 
 # What the result looks like tells more than the node.
 RESULTS = {
-    "CalibriAHPARouter": "ahpa_router.png",
+    "CalibriAHPARouter": "ahpa_inspection.png",
     "CalibriAnalyzeBlocks": "analyze_heat_map.png",
     "CalibriCalibrate": "report.png",
     "CalibriCalibrateBackground": "background.png",

@@ -5,7 +5,7 @@
 The workflow's LoRA is trained in ComfyUI twice, with AHPA and without (`none`), on 64 of the demo's
 pictures with inverted colours. Router and features are drawn, and linear probes say how much of
 each level can be read from the aligned block of the plain model and of both LoRAs, on 64 other such
-pictures: docs/images/ahpa_router.png, docs/ahpa-router.json.
+pictures: docs/images/ahpa_inspection.png, docs/ahpa-inspection.json.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .host import DemoPipeline, load_demo
 from .workflow_thumbnails import CALIBRATED, CAPTION, PAPER, PLAIN, SIDE, WORKFLOWS
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-PICTURE, NUMBERS = DOCS / "images" / "ahpa_router.png", DOCS / "ahpa-router.json"
+PICTURE, NUMBERS = DOCS / "images" / "ahpa_inspection.png", DOCS / "ahpa-inspection.json"
 THUMBNAIL = WORKFLOWS / "Calibri - train a LoRA with AHPA.jpg"
 PROMPT = "a red circle left of a yellow star on a white background"
 # What the workflow sets; the rest is the node's.
