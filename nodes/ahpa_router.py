@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from . import folders, sockets
 from .messages import show_on_node
+from .saving import save
 
 if TYPE_CHECKING:
     from ..ahpa.router_file import TrainedRouter
@@ -97,11 +98,7 @@ class CalibriSaveAHPARouter(io.ComfyNode):
                 "ablations as its method, or disconnect this node."
             )
         path = folders.new_router_path(filename_prefix)
-        folders.make_folder(path.parent)
-        save_router(path, router)
-        text = f"Saved as {path}"
-        show_on_node(cls.hidden, text)
-        return io.NodeOutput(ui=ui.PreviewText(text))
+        return save(cls.hidden, path, lambda path: save_router(path, router))
 
 
 def _words(trained: TrainedRouter) -> str:
