@@ -60,7 +60,7 @@ def sentences(code: int) -> Iterator[None]:
         typer.echo("Stopped, as was asked. The same command goes on.", err=True)
         raise typer.Exit(STOPPED) from asked
     except KeyboardInterrupt as interrupt:
-        if Terminated.came:
+        if Terminated.came or isinstance(interrupt, Terminated):
             typer.echo("Terminated. The same command goes on.", err=True)
             raise typer.Exit(TERMINATED) from interrupt
         typer.echo("Stopped. The same command goes on.", err=True)

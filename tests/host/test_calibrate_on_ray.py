@@ -1,5 +1,5 @@
 """`--engine ray` on ComfyUI itself: workers, and rewards on a worker of their own, find what one
-process finds, in a run that the page began."""
+process finds, in a run that the page began. Not on v0.3.64, whose environment has no Ray."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from pathlib import Path
 NEWEST_ONLY = {
     "test_backbone_table.py",
     "test_backbones_with_caches.py",
+    "test_calibrate_on_ray.py",
     "test_compatibility_attention.py",
     "test_compatibility_copies.py",
     "test_compatibility_easycache.py",
