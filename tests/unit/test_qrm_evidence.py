@@ -13,6 +13,7 @@ import torch
 from comfyui_calibri.demo.model import Flux
 from comfyui_calibri.demo.weights import DIT, WEIGHTS, load_into
 from comfyui_calibri.experiments import qrm_ablation
+from comfyui_calibri.experiments.qrm_report import MEASURES, summary
 from comfyui_calibri.qrm.config import QRMConfig
 from comfyui_calibri.qrm.figure_inspection import draw_inspection
 from comfyui_calibri.qrm.files import check_qrm, load_qrm
@@ -110,3 +111,21 @@ def test_the_ablation_runs_from_one_command_and_goes_on(
     controls = {"constant vectors, full rank", "LoRA, rank 1", "prompts shuffled at inference"}
     assert named == {"Calibri alone", "QRM", "QRM + Calibri preset", *controls}
     assert (tmp_path / "images" / "qrm_gains.png").stat().st_size > 1000
+
+
+def test_differences_over_trainings_have_an_interval_that_few_seeds_make_wide() -> None:
+    prompts = np.array([0.0, 0.2, -0.2, 0.0])
+
+    def row(name: str, group: str, seed: int, level: float) -> dict[str, object]:
+        scores = dict.fromkeys(MEASURES, (prompts + level).tolist())
+        return {"row": name, "group": group, "seed": seed, "scores": scores}
+
+    found = [row("plain", "main", 0, 0.0)]
+    found += [row("QRM", "main", seed, level) for seed, level in ((1, 1.0), (2, 1.2))]
+    found += [row("other", "losses", seed, level) for seed, level in ((1, 1.5), (2, 1.7))]
+    (other,) = (one for one in summary(found)["rows"] if one["row"] == "other")
+    # Over prompts the same for all: no doubt. Over two seeds each: t of 2 degrees of freedom.
+    assert other["against_qrm"]["reward"]["low"] == pytest.approx(0.5)
+    seeds = other["against_qrm_over_seeds"]["reward"]
+    assert seeds["mean"] == pytest.approx(0.5)
+    assert seeds["low"] == pytest.approx(0.5 - 4.3027 * 0.02**0.5, abs=1e-3)
