@@ -109,7 +109,7 @@ def test_full_disk_while_saving_leaves_nothing(
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="free some space"):
         save(preset)
     assert list((models / "calibri").iterdir()) == []
