@@ -30,9 +30,10 @@ class Others:
         return [run for name in named if (run := self.find(name)) is not None]
 
     def find(self, run_id: str) -> Observed | None:
-        """The run of this id; None where there is none, or where it is the background's."""
+        """The run of this id; None where there is none, or where it is the background's, one
+        included that is deleted and whose slice still runs."""
         mine = self._registry.find(run_id)
-        if mine is not None and not mine.elsewhere:
+        if (mine is not None and not mine.elsewhere) or self._registry.is_going(run_id):
             return None
         return self._observed(run_id) if is_id(run_id) else None
 

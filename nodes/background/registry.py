@@ -128,6 +128,15 @@ class Registry:
                 settle(run)
         self.wake()
 
+    def is_going(self, run_id: str) -> bool:
+        """Whether a run was deleted and its slice has yet to end: its folder is still there."""
+        with self._lock:
+            run = self._runs.get(run_id)
+        if run is None:
+            return False
+        with run.lock:
+            return run.deleted and run.in_slice
+
     def take_deleted(self) -> list[dict[str, Any]]:
         """The last summaries of runs that were deleted since the last call."""
         with self._lock:

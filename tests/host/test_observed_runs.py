@@ -132,6 +132,19 @@ def test_a_background_run_is_shown_as_it_is_where_another_comfyui_works_on_it(
     assert there.all() == []  # it is the second's to resume now
 
 
+def test_a_run_that_is_deleted_in_its_slice_is_nobody_elses_until_that_ends(
+    others: Others,
+) -> None:
+    folder = runs.new_run("night", {"seed": 1})
+    registry = Registry()
+    here = Others(registry, lambda *told: None)
+    run = registry.add(Record("night", "night", RUNNING))
+    run.in_slice = True
+    registry.delete(run)
+    assert folder.exists()
+    assert (here.all(), here.find("night")) == ([], None)
+
+
 @pytest.mark.parametrize("name", ["..", ".trash", "a/b", "none", ""])
 def test_what_is_no_run_is_not_found(others: Others, name: str) -> None:
     (runs.runs_folder() / ".trash").mkdir(parents=True)
